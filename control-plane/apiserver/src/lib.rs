@@ -1,0 +1,1 @@
+//! HTTP: negotiation, discovery, watches, tables and streams over the registry.

@@ -1,0 +1,1 @@
+//! The API client: requests, informers, the work queue, events and leader election.

@@ -1,0 +1,1 @@
+//! One generic store, one strategy per kind, and the watch cache.

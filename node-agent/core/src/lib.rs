@@ -1,0 +1,1 @@
+//! The pod state machine, probes and resources: pure.

@@ -1,0 +1,1 @@
+//! Pod interfaces, address management, routes.

@@ -1,0 +1,1 @@
+//! The node agent: registers the node, runs its pods and its service proxy.

@@ -1,0 +1,1 @@
+//! Loads, pins, attaches and upgrades the eBPF programs; typed maps.

@@ -1,0 +1,2 @@
+//! The `skep` command: parses the command line and composes the parts.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Boxes, clusters and clients for the tests and benchmarks.
