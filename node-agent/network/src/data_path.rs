@@ -1,0 +1,44 @@
+//! The seam to the eBPF data path: what the pod network asks of it, and the adapter to the loader.
+
+use std::net::IpAddr;
+
+/// Why the data path refused.
+pub type DataPathError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where the pod that owns an address is to be found on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodEndpoint {
+    /// The host's end of the pod's veth pair.
+    pub host_ifindex: u32,
+    /// The hardware address of the pod's end.
+    pub pod_mac: [u8; 6],
+    /// The hardware address of the host's end.
+    pub host_mac: [u8; 6],
+}
+
+/// The eBPF data path as pods need it. Every call is idempotent and short: it may run on an async thread.
+pub trait PodDataPath: Send + Sync + 'static {
+    /// Attaches the pod programs to the host's end of a pod's veth pair.
+    ///
+    /// # Errors
+    /// When the kernel refuses a program or link.
+    fn attach_pod(&self, host_ifindex: u32) -> Result<(), DataPathError>;
+
+    /// Detaches what [`Self::attach_pod`] attached; nothing attached is success.
+    ///
+    /// # Errors
+    /// When the kernel refuses to detach.
+    fn detach_pod(&self, host_ifindex: u32) -> Result<(), DataPathError>;
+
+    /// Tells the programs where an address lives.
+    ///
+    /// # Errors
+    /// When the map refuses the entry.
+    fn set_endpoint(&self, address: IpAddr, endpoint: &PodEndpoint) -> Result<(), DataPathError>;
+
+    /// Takes an address out of the endpoint map; absent is success.
+    ///
+    /// # Errors
+    /// When the map refuses the deletion.
+    fn remove_endpoint(&self, address: IpAddr) -> Result<(), DataPathError>;
+}

@@ -1,0 +1,257 @@
+//! From what is wanted and what is there to the steps between: pure functions.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use crate::{
+    config::{NetworkConfig, Peer},
+    model::{Address, Neighbour, Op, Route, Seen, Target, Wanted, WantedLink},
+    names,
+    records::Record,
+};
+
+/// The pod's end of its veth pair.
+pub(crate) const POD_INTERFACE: &str = "eth0";
+/// The pods' gateways: addresses that no interface has. The pod's permanent neighbour entry leads to the host.
+const GATEWAY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
+const GATEWAY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
+const FALLBACK_MTU: u32 = 1500;
+
+/// What becomes of routes and interfaces of ours that nothing wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Strays {
+    /// They may belong to a pod that is just being set up.
+    Keep,
+    /// Nothing is being set up: they are leftovers.
+    Remove,
+}
+
+/// The state of a pod's veth pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pair {
+    /// Both ends are there and belong together.
+    Whole,
+    /// Neither end is there.
+    Missing,
+    /// An end without its other end, or with a stranger: both go before a new pair is made.
+    Torn,
+}
+
+/// Whether the pod's pair is whole.
+pub(crate) fn pair(record: &Record, node: &Seen, pod: &Seen) -> Pair {
+    match (node.links.get(&record.host_interface), pod.links.get(POD_INTERFACE)) {
+        (None, None) => Pair::Missing,
+        (Some(host), Some(inner)) if inner.peer == Some(host.index) => Pair::Whole,
+        (Some(_) | None, Some(_)) | (Some(_), None) => Pair::Torn,
+    }
+}
+
+/// The pods' MTU: as configured, else that of the interface with the node's address, else of the default route.
+pub(crate) fn mtu(config: &NetworkConfig, node: &Seen) -> u32 {
+    let of = |name: &str| node.links.get(name).map(|link| link.mtu);
+    let by_address = || {
+        let holder = node.addresses.iter().find(|a| config.node_ips.contains(&a.net.addr()))?;
+        // A node address on the loopback interface says nothing about the wire.
+        (holder.interface != "lo").then(|| of(&holder.interface)).flatten()
+    };
+    config.mtu.or_else(by_address).or_else(|| node.uplink.as_deref().and_then(of)).unwrap_or(FALLBACK_MTU)
+}
+
+/// What the pod's namespace shall have.
+pub(crate) fn wanted_in_pod(record: &Record, mtu: u32) -> Wanted {
+    let (pod_mac, host_mac) = names::macs(&record.uid);
+    let mut wanted = Wanted {
+        links: vec![
+            WantedLink { name: "lo".into(), mtu: None, mac: None, alias: None },
+            WantedLink { name: POD_INTERFACE.into(), mtu: Some(mtu), mac: Some(pod_mac), alias: None },
+        ],
+        ..Wanted::default()
+    };
+    for ip in &record.ips {
+        let (gateway, everything) = match ip {
+            IpAddr::V4(_) => (GATEWAY_V4, IpNet::from(ipnet::Ipv4Net::default())),
+            IpAddr::V6(_) => (GATEWAY_V6, IpNet::from(ipnet::Ipv6Net::default())),
+        };
+        let interface = POD_INTERFACE.to_owned();
+        wanted.addresses.push(Address { interface: interface.clone(), net: IpNet::from(*ip) });
+        wanted.neighbours.push(Neighbour { interface: interface.clone(), address: gateway, mac: host_mac });
+        wanted.routes.push(Route {
+            destination: IpNet::from(gateway),
+            target: Target::Interface(interface.clone()),
+            source: None,
+        });
+        wanted.routes.push(Route {
+            destination: everything,
+            target: Target::Gateway(gateway, interface),
+            source: None,
+        });
+    }
+    wanted
+}
+
+/// What the node's namespace shall have for these pods and peers.
+pub(crate) fn wanted_on_node<'a>(
+    config: &NetworkConfig,
+    pods: impl IntoIterator<Item = &'a Record>,
+    peers: &[Peer],
+    node: &Seen,
+) -> Wanted {
+    let mut wanted = Wanted::default();
+    let mtu = mtu(config, node);
+    for record in pods {
+        let (pod_mac, host_mac) = names::macs(&record.uid);
+        let interface = &record.host_interface;
+        wanted.links.push(WantedLink {
+            name: interface.clone(),
+            mtu: Some(mtu),
+            mac: Some(host_mac),
+            alias: Some(alias(record)),
+        });
+        for ip in &record.ips {
+            wanted.routes.push(Route {
+                destination: IpNet::from(*ip),
+                target: Target::Interface(interface.clone()),
+                source: local_source(config, *ip, node),
+            });
+            wanted.neighbours.push(Neighbour { interface: interface.clone(), address: *ip, mac: pod_mac });
+        }
+    }
+    for peer in peers {
+        wanted.routes.extend(peer.pod_cidrs.iter().filter_map(|cidr| peer_route(config, peer, *cidr, node)));
+    }
+    let ranges = config.service_cidrs.iter().chain(&config.pod_cidrs).chain(&config.cluster_cidrs);
+    for range in ranges {
+        let dead_end = Route { destination: *range, target: Target::Unreachable, source: None };
+        if !wanted.routes.iter().any(|route| route.destination == *range) {
+            wanted.routes.push(dead_end);
+        }
+    }
+    wanted
+}
+
+fn alias(record: &Record) -> String {
+    // The kernel takes 255 bytes; names are at most 253 each.
+    let mut text = format!("pod {} {}/{}", record.uid, record.namespace, record.name);
+    text.truncate(text.floor_char_boundary(250));
+    text
+}
+
+/// The node's address of this family, if it is really on an interface: the kernel refuses any other source.
+fn local_source(config: &NetworkConfig, ip: IpAddr, node: &Seen) -> Option<IpAddr> {
+    config.node_ips.iter().copied().find(|own| own.is_ipv4() == ip.is_ipv4() && node.has_address(*own))
+}
+
+fn peer_route(config: &NetworkConfig, peer: &Peer, cidr: IpNet, node: &Seen) -> Option<Route> {
+    let gateway = *peer.node_ips.iter().find(|ip| ip.is_ipv4() == cidr.addr().is_ipv4())?;
+    let source = local_source(config, gateway, node);
+    Some(Route { destination: cidr, target: Target::Via(gateway), source })
+}
+
+/// The steps from `seen` to `wanted`. Empty when nothing is to be done.
+///
+/// Interfaces that are wanted but absent are not made here: a veth pair spans two namespaces. What depends on
+/// an absent interface is left out.
+pub(crate) fn steps(wanted: &Wanted, seen: &Seen, strays: Strays) -> Vec<Op> {
+    let mut ops = Vec::new();
+    if strays == Strays::Remove {
+        ops.extend(stray_steps(wanted, seen));
+    }
+    let mut renewed = Vec::new();
+    for link in &wanted.links {
+        let Some(there) = seen.links.get(&link.name) else { continue };
+        if !same_link(link, there) {
+            ops.push(Op::SetLink(link.clone()));
+        }
+        if !there.up {
+            renewed.push(link.name.as_str());
+        }
+    }
+    let present = |name: &str| seen.links.contains_key(name);
+    for address in &wanted.addresses {
+        if present(&address.interface) && !seen.addresses.contains(address) {
+            ops.push(Op::AddAddress(address.clone()));
+        }
+    }
+    // Neighbours before routes: the first packet that follows a route finds its neighbour.
+    for neighbour in &wanted.neighbours {
+        if present(&neighbour.interface) && !seen.neighbours.contains(neighbour) {
+            ops.push(Op::ReplaceNeighbour(neighbour.clone()));
+        }
+    }
+    for route in &wanted.routes {
+        let interface = interface_of(route);
+        let usable = interface.is_none_or(present);
+        let lost = interface.is_some_and(|name| renewed.contains(&name));
+        if usable && (lost || !seen.routes.contains(route)) {
+            ops.push(Op::ReplaceRoute(route.clone()));
+        }
+    }
+    ops
+}
+
+/// Routes through other nodes that no peer wants any more.
+pub(crate) fn stale_peer_routes(peers: &[Peer], seen: &Seen) -> Vec<Op> {
+    let wanted = |destination: &IpNet| peers.iter().any(|peer| peer.pod_cidrs.contains(destination));
+    seen.routes
+        .iter()
+        .filter(|route| matches!(route.target, Target::Via(_)) && !wanted(&route.destination))
+        .map(|route| Op::DeleteRoute(route.clone()))
+        .collect()
+}
+
+/// Whether a step deletes a route through another node.
+pub(crate) fn is_peer_route_deletion(op: &Op) -> bool {
+    matches!(op, Op::DeleteRoute(Route { target: Target::Via(_), .. }))
+}
+
+/// The record of a pod as its devices tell it: the interface is named by the uid, the routes over it lead to
+/// the pod's addresses. `None` when that does not give one address of each range.
+pub(crate) fn recovered(uid: &str, cidrs: &[IpNet], node: &Seen) -> Option<Record> {
+    let host_interface = names::host_interface(uid, 0);
+    let over = |route: &&Route| route.target == Target::Interface(host_interface.clone());
+    let found: Vec<IpAddr> = node.routes.iter().filter(over).map(|route| route.destination.addr()).collect();
+    let ips: Vec<IpAddr> =
+        cidrs.iter().filter_map(|cidr| found.iter().copied().find(|ip| cidr.contains(ip))).collect();
+    let alias = &node.links.get(&host_interface)?.alias;
+    let full_name = alias.rsplit(' ').next().unwrap_or_default();
+    let (namespace, name) = full_name.split_once('/').unwrap_or(("", full_name));
+    (ips.len() == cidrs.len()).then(|| Record {
+        uid: uid.to_owned(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        ips,
+        host_interface,
+    })
+}
+
+fn stray_steps<'a>(wanted: &'a Wanted, seen: &'a Seen) -> impl Iterator<Item = Op> + 'a {
+    let routes = seen
+        .routes
+        .iter()
+        .filter(|route| !wanted.routes.iter().any(|w| w.destination == route.destination))
+        .map(|route| Op::DeleteRoute(route.clone()));
+    let links = seen
+        .links
+        .keys()
+        .filter(|name| names::is_host_interface(name) && !wanted.links.iter().any(|w| w.name == **name))
+        .map(|name| Op::DeleteLink(name.clone()));
+    routes.chain(links)
+}
+
+fn same_link(wanted: &WantedLink, seen: &crate::model::Link) -> bool {
+    seen.up
+        && wanted.mtu.is_none_or(|mtu| mtu == seen.mtu)
+        && wanted.mac.is_none_or(|mac| mac == seen.mac)
+        && wanted.alias.as_ref().is_none_or(|alias| *alias == seen.alias)
+}
+
+fn interface_of(route: &Route) -> Option<&str> {
+    match &route.target {
+        Target::Interface(name) | Target::Gateway(_, name) => Some(name),
+        Target::Via(_) | Target::Unreachable => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
