@@ -52,6 +52,20 @@ pub enum Error {
     /// What is on disk can't be read.
     #[error("storage is damaged: {0}")]
     Corrupt(String),
+    /// Another process has the store open.
+    #[error("{0} is in use by another process")]
+    InUse(String),
+    /// The store was written in a format this program does not know.
+    #[error("the store has format {found}; this program reads format {supported}")]
+    Format {
+        /// What the store says.
+        found: u64,
+        /// What is supported.
+        supported: u64,
+    },
+    /// The request breaks the trait's rules: an empty key, a key written twice in one transaction.
+    #[error("invalid storage request: {0}")]
+    Invalid(String),
 }
 
 /// The layer's result.

@@ -9,8 +9,11 @@
 //! - reading or watching below the compacted revision fails with [`Error::Compacted`].
 
 mod api;
+pub mod embedded;
+
+pub use embedded::Embedded;
 
 pub use api::{
     Batch, Change, Compare, Error, KeyValue, LeaseId, Op, OpResult, Range, RangeResult, Result, Revision,
-    Storage, Target, TxnRequest, TxnResult, WatchMessage, WatchStream,
+    Storage, Target, TxnRequest, TxnResult, WatchMessage, WatchStream, prefix_end,
 };
