@@ -1,1 +1,9 @@
 //! The admission chain and its built-in plug-ins.
+//!
+//! Admission runs after authorization and before storage: first every plug-in may change the object,
+//! then every plug-in may refuse it. Plug-ins see objects as JSON and read the rest of the cluster
+//! through [`Reader`], which the registry implements from its cache.
+
+pub mod chain;
+
+pub use chain::{Attributes, Chain, Operation, Plugin, Reader};

@@ -1,0 +1,148 @@
+//! What plug-ins see, what they are, and the chain that runs them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use skep_api::error::ApiError;
+use skep_api::resource::{GroupVersionKind, GroupVersionResource};
+use skep_api::user::UserInfo;
+
+/// What is being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// An object is made.
+    Create,
+    /// An object, or a subresource of it, is changed.
+    Update,
+    /// An object is deleted.
+    Delete,
+    /// A connection to a subresource: exec, proxy, ...
+    Connect,
+}
+
+impl Operation {
+    /// The API's word: `CREATE`, ...
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
+/// A request under admission.
+#[derive(Clone, Debug)]
+pub struct Attributes {
+    /// What is being done.
+    pub operation: Operation,
+    /// The kind of `object`.
+    pub gvk: GroupVersionKind,
+    /// The resource asked for.
+    pub gvr: GroupVersionResource,
+    /// The subresource, empty for none.
+    pub subresource: String,
+    /// The namespace, empty for cluster scope.
+    pub namespace: String,
+    /// The name; empty on create with `generateName`.
+    pub name: String,
+    /// The new object; `None` on delete.
+    pub object: Option<Value>,
+    /// The object as it is; `None` on create.
+    pub old_object: Option<Value>,
+    /// Who asks.
+    pub user: UserInfo,
+    /// Nothing will be kept.
+    pub dry_run: bool,
+}
+
+impl Attributes {
+    /// Is it about this resource of this group, without a subresource.
+    pub fn is(&self, group: &str, resource: &str) -> bool {
+        self.subresource.is_empty() && self.gvr.group == group && self.gvr.resource == resource
+    }
+}
+
+/// How plug-ins read the cluster.
+#[async_trait]
+pub trait Reader: Send + Sync + 'static {
+    /// One object; `None` when it is not there.
+    async fn get(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Option<Arc<Value>>, ApiError>;
+
+    /// The objects of a namespace, or all.
+    async fn list(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: Option<&str>,
+    ) -> Result<Vec<Arc<Value>>, ApiError>;
+}
+
+/// One admission plug-in.
+#[async_trait]
+pub trait Plugin: Send + Sync + 'static {
+    /// Its name, as `--enable-admission-plugins` spells it.
+    fn name(&self) -> &'static str;
+
+    /// Does it care about such requests.
+    fn handles(&self, operation: Operation, gvr: &GroupVersionResource, subresource: &str) -> bool;
+
+    /// May change the object, or refuse.
+    async fn admit(&self, attributes: &mut Attributes) -> Result<(), ApiError> {
+        let _ = attributes;
+        Ok(())
+    }
+
+    /// May refuse; sees the object as it will be stored.
+    async fn validate(&self, attributes: &Attributes) -> Result<(), ApiError> {
+        let _ = attributes;
+        Ok(())
+    }
+}
+
+/// Plug-ins in order.
+#[derive(Default)]
+pub struct Chain(Vec<Box<dyn Plugin>>);
+
+impl Chain {
+    /// A chain of these, in this order.
+    pub fn new(plugins: Vec<Box<dyn Plugin>>) -> Self {
+        Self(plugins)
+    }
+
+    /// The names of its plug-ins.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.0.iter().map(|plugin| plugin.name()).collect()
+    }
+
+    /// Would any plug-in look at such a request: lets the caller skip building attributes.
+    pub fn handles(&self, operation: Operation, gvr: &GroupVersionResource, subresource: &str) -> bool {
+        self.0.iter().any(|plugin| plugin.handles(operation, gvr, subresource))
+    }
+
+    /// Lets every plug-in change the object.
+    pub async fn admit(&self, attributes: &mut Attributes) -> Result<(), ApiError> {
+        for plugin in &self.0 {
+            if plugin.handles(attributes.operation, &attributes.gvr, &attributes.subresource) {
+                plugin.admit(attributes).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets every plug-in refuse the object.
+    pub async fn validate(&self, attributes: &Attributes) -> Result<(), ApiError> {
+        for plugin in &self.0 {
+            if plugin.handles(attributes.operation, &attributes.gvr, &attributes.subresource) {
+                plugin.validate(attributes).await?;
+            }
+        }
+        Ok(())
+    }
+}
