@@ -47,7 +47,7 @@ impl Path {
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "<nil>" } else { &self.0 })
+        f.write_str(&self.0)
     }
 }
 
@@ -300,7 +300,7 @@ mod tests {
             (Error::duplicate(&Path::new("data").key("k"), "v"), r#"data[k]: Duplicate value: "v""#),
             (Error::too_long(&spec, 63), "spec: Too long: may not be more than 63 bytes"),
             (Error::too_many(&spec, 3, 1), "spec: Too many: 3: must have at most 1 item"),
-            (Error::forbidden(&Path::root(), "no"), "<nil>: Forbidden: no"),
+            (Error::forbidden(&Path::root(), "no"), ": Forbidden: no"),
         ];
         for (error, want) in cases {
             assert_eq!(error.to_string(), want);
