@@ -67,7 +67,8 @@ fn field_value(number: u32, ty: &Type, value: &Value, out: &mut Vec<u8>) -> Resu
 fn single(number: u32, ty: &Type, value: &Value, out: &mut Vec<u8>) -> Result {
     match ty {
         Type::Bool => {
-            put_number(out, number, u64::from(value.as_bool().ok_or_else(|| fail("not a boolean"))?));}
+            let truth = value.as_bool().ok_or_else(|| fail("not a boolean"))?;
+            put_number(out, number, u64::from(truth));
         }
         // Negative numbers are sign-extended: that is protobuf's encoding of int32 and int64.
         Type::Int32 | Type::Int64 => put_number(out, number, integer(value)? as u64),
