@@ -1,1 +1,22 @@
-//! Boxes, clusters and clients for the tests and benchmarks.
+//! Boxes, segments and measuring tools for tests and benchmarks.
+//!
+//! A [`NetBox`] is a network namespace with child cgroups: what a node is when many nodes live on one machine.
+//! A [`Segment`] is an Ethernet segment that boxes are plugged into. Both vanish with their value, and
+//! [`reap`] removes what killed runs left behind. Nothing here touches the machine's own namespace or its root
+//! cgroups, besides making the children.
+
+pub mod cgroup;
+pub mod histogram;
+pub mod http;
+pub mod load;
+pub mod netbox;
+mod privilege;
+mod reaper;
+mod segment;
+mod tool;
+
+pub use netbox::NetBox;
+pub use privilege::{have_privileges, require};
+pub use reaper::reap;
+pub use segment::Segment;
+pub use tool::{ip, output, succeed};
