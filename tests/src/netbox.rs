@@ -42,6 +42,13 @@ impl NetBox {
         let name = reaper::unique_name(label, COUNTER.fetch_add(1, Ordering::Relaxed));
         ip(&format!("netns add {name}"))?;
         let made = Self { name, cgroup: None };
+        // Duplicate address detection keeps IPv6 silent for a second or two.
+        made.run(|| {
+            ["all", "default"].iter().try_for_each(|which| {
+                std::fs::write(format!("/proc/sys/net/ipv6/conf/{which}/accept_dad"), "0")
+            })
+        })?
+        .context("switch off duplicate address detection")?;
         made.ip("link set lo up")?;
         Ok(made)
     }

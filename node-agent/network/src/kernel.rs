@@ -10,7 +10,7 @@ use netlink_packet_route::{
     route::RouteProtocol,
 };
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
-use tokio::task::JoinHandle;
+use tokio::{sync::Mutex, task::JoinHandle};
 
 use crate::{
     Error, Result,
@@ -25,6 +25,8 @@ pub(crate) const PROTOCOL: RouteProtocol = RouteProtocol::Other(83);
 #[derive(Debug)]
 pub(crate) struct Netlink {
     handle: Handle,
+    /// The kernel refuses a second dump on a socket while one is under way.
+    dumping: Mutex<()>,
     driver: JoinHandle<()>,
 }
 
@@ -57,7 +59,7 @@ impl Netlink {
         })
         .await?
         .map_err(|e| Error::namespace("open netlink in", namespace.path(), e))?;
-        Ok(Self { handle, driver: tokio::spawn(connection) })
+        Ok(Self { handle, dumping: Mutex::new(()), driver: tokio::spawn(connection) })
     }
 
     /// Makes a veth pair with one end in the pod's namespace.

@@ -28,7 +28,8 @@ type Names = BTreeMap<u32, String>;
 impl Netlink {
     /// Everything of the namespace that plans look at.
     pub(crate) async fn observe(&self) -> Result<Seen> {
-        let links = self.links().await?;
+        let _one_at_a_time = self.dumping.lock().await;
+        let links = self.dump_links().await?;
         let names: Names = links.iter().map(|(name, link)| (link.index, name.clone())).collect();
         let addresses = self.addresses(&names).await?;
         let mut routes = self.routes(&names, RouteMessageBuilder::<Ipv4Addr>::new()).await?;
@@ -40,6 +41,11 @@ impl Netlink {
 
     /// The interfaces by name.
     pub(crate) async fn links(&self) -> Result<BTreeMap<String, Link>> {
+        let _one_at_a_time = self.dumping.lock().await;
+        self.dump_links().await
+    }
+
+    async fn dump_links(&self) -> Result<BTreeMap<String, Link>> {
         let messages: Vec<LinkMessage> = self
             .handle
             .link()
