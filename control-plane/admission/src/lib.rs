@@ -5,5 +5,6 @@
 //! through [`Reader`], which the registry implements from its cache.
 
 pub mod chain;
+pub mod plugins;
 
 pub use chain::{Attributes, Chain, Operation, Plugin, Reader};
