@@ -1,5 +1,8 @@
 //! What can go wrong with an object in transit, as the HTTP layer will report it.
 
+use skep_api::error::{ApiError, Reason};
+use skep_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
+
 /// One cause inside a larger failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
@@ -54,6 +57,32 @@ impl Error {
             Self::TooLarge(_) => 413,
             Self::UnsupportedMediaType(_) => 415,
             Self::Invalid(_) => 422,
+        }
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::BadRequest(_) => Self::bad_request(message),
+            Error::Conflict { causes, .. } => {
+                let causes = causes.into_iter().map(|cause| StatusCause {
+                    reason: Some(cause.reason.to_owned()),
+                    field: Some(cause.field),
+                    message: Some(cause.message),
+                });
+                Self::apply_conflict(message, causes.collect())
+            }
+            other => {
+                let reason = match other.code() {
+                    406 => Reason::NotAcceptable,
+                    413 => Reason::RequestEntityTooLarge,
+                    415 => Reason::UnsupportedMediaType,
+                    _ => Reason::Invalid,
+                };
+                Self { code: other.code(), reason, message, details: None }
+            }
         }
     }
 }

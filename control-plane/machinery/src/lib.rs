@@ -4,7 +4,11 @@
 //! Nothing here panics on hostile input: depth and size are bounded where bytes come in ([`codec`]).
 
 pub mod codec;
+pub mod discovery;
 pub mod error;
+pub mod kind;
+pub mod patch;
 pub mod schema;
+pub mod table;
 
 pub use error::{Error, Result};
