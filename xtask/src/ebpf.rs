@@ -20,7 +20,8 @@ pub fn build() -> Result<PathBuf> {
 }
 
 fn build_with(toolchain: &Toolchain) -> Result<PathBuf> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies inside the workspace")?;
+    let workspace =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies inside the workspace")?;
     // One folder a tool chain: objects of one compiler are not readable by another.
     let id = toolchain.prefix.file_name().context("the tool chain's prefix has no name")?;
     let target_folder = workspace.join("target/ebpf").join(id);

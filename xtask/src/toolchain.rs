@@ -85,7 +85,8 @@ fn automatic() -> Result<Toolchain> {
 fn prefix(name: &str) -> Result<PathBuf> {
     let cache = match env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
         Some(folder) => PathBuf::from(folder),
-        None => PathBuf::from(env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache"),
+        None => PathBuf::from(env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?)
+            .join(".cache"),
     };
     Ok(cache.join("skep/ebpf-toolchain").join(format!("{name}-linker{BPF_LINKER_VERSION}-l{LAYOUT}")))
 }
@@ -97,7 +98,8 @@ fn install_once(prefix: &Path, install: impl FnOnce(&Path) -> Result<()>) -> Res
         return Ok(());
     }
     if prefix.exists() {
-        fs::remove_dir_all(prefix).with_context(|| format!("removing the unfinished {}", prefix.display()))?;
+        fs::remove_dir_all(prefix)
+            .with_context(|| format!("removing the unfinished {}", prefix.display()))?;
     }
     fs::create_dir_all(prefix).with_context(|| format!("creating {}", prefix.display()))?;
     eprintln!("eBPF tool chain: installing into {}", prefix.display());
@@ -133,7 +135,15 @@ fn clean_command(program: &std::ffi::OsStr) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        let inherited = ["RUSTUP_TOOLCHAIN", "RUSTC", "RUSTFLAGS", "RUSTDOC", "CARGO", "CARGO_TARGET_DIR", "RUSTC_WRAPPER"];
+        let inherited = [
+            "RUSTUP_TOOLCHAIN",
+            "RUSTC",
+            "RUSTFLAGS",
+            "RUSTDOC",
+            "CARGO",
+            "CARGO_TARGET_DIR",
+            "RUSTC_WRAPPER",
+        ];
         let by_prefix = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_ENCODED_", "CARGO_PROFILE_", "CARGO_BUILD_"];
         if inherited.contains(&text.as_ref()) || by_prefix.iter().any(|prefix| text.starts_with(prefix)) {
             command.env_remove(&name);

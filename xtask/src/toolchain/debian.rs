@@ -50,7 +50,8 @@ fn install(prefix: &Path) -> Result<()> {
     let download = || run(Command::new("apt-get").arg("download").args(&packages).current_dir(&archives));
     if let Err(first) = download() {
         // Stale lists are the usual cause; only root can refresh them.
-        run(Command::new("apt-get").arg("update")).with_context(|| format!("{first:#}; then apt-get update failed too"))?;
+        run(Command::new("apt-get").arg("update"))
+            .with_context(|| format!("{first:#}; then apt-get update failed too"))?;
         download().context("apt-get download failed also after apt-get update")?;
     }
     let root = prefix.join("root");

@@ -15,11 +15,16 @@ pub(super) fn setup() -> Result<Toolchain> {
     let sysroot = sysroot_with_sources()?;
     let version = output(rustup_run("rustc").arg("-vV"))?;
     let field = |name: &str| {
-        version.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).with_context(|| format!("rustc -vV says no {name}"))
+        version
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::trim)
+            .with_context(|| format!("rustc -vV says no {name}"))
     };
     let hash = field("commit-hash:")?.get(..9).context("the commit hash is too short")?;
     let llvm = field("LLVM version:")?;
-    let major: u32 = llvm.split('.').next().unwrap_or_default().parse().with_context(|| format!("LLVM version {llvm}"))?;
+    let major: u32 =
+        llvm.split('.').next().unwrap_or_default().parse().with_context(|| format!("LLVM version {llvm}"))?;
     if !LLVM_MAJORS.contains(&major) {
         bail!("nightly uses LLVM {major}, bpf-linker knows {LLVM_MAJORS:?}");
     }
@@ -46,13 +51,23 @@ fn sysroot_with_sources() -> Result<PathBuf> {
     };
     let sysroot = PathBuf::from(sysroot.trim());
     if !has_sources(&sysroot) {
-        run(clean_command("rustup".as_ref()).args(["component", "add", "rust-src", "--toolchain", "nightly"]))?;
+        run(clean_command("rustup".as_ref()).args([
+            "component",
+            "add",
+            "rust-src",
+            "--toolchain",
+            "nightly",
+        ]))?;
     }
     checked(sysroot)
 }
 
 fn checked(sysroot: PathBuf) -> Result<PathBuf> {
-    if has_sources(&sysroot) { Ok(sysroot) } else { bail!("rustup reported success but {} has no library sources", sysroot.display()) }
+    if has_sources(&sysroot) {
+        Ok(sysroot)
+    } else {
+        bail!("rustup reported success but {} has no library sources", sysroot.display())
+    }
 }
 
 fn has_sources(sysroot: &Path) -> bool {

@@ -1,0 +1,34 @@
+//! End to end: the real `skep`, containerd, registry, etcd and kubectl, on a node that is a box.
+//!
+//! Each test owns a whole cluster and walks through it in steps, since a cluster is what costs time.
+//! `cargo xtask test` builds what they need; run alone they say what is missing.
+
+mod bad_input;
+mod chain;
+mod cluster;
+mod crash;
+mod purge;
+mod readme;
+mod tools;
+
+use cluster::Store;
+
+#[test]
+fn whole_chain_on_the_embedded_store() {
+    tools::privileged(|| chain::run(Store::Embedded));
+}
+
+#[test]
+fn whole_chain_on_etcd() {
+    tools::privileged(|| chain::run(Store::Etcd));
+}
+
+#[test]
+fn kill_minus_nine_loses_nothing() {
+    tools::privileged(crash::run);
+}
+
+#[test]
+fn the_readme_says_what_works() {
+    tools::privileged(readme::run);
+}

