@@ -6,3 +6,4 @@
 
 pub mod authentication;
 pub mod authorization;
+pub mod pki;
