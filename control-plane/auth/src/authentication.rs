@@ -5,6 +5,14 @@ use http::HeaderMap;
 use rustls::pki_types::CertificateDer;
 use skep_api::user::UserInfo;
 
+pub use bearer::{Bearer, TokenVerifier, Verified};
+pub use certificate::ClientCertificate;
+pub use file::{BasicFile, TokenFile};
+
+pub mod bearer;
+mod certificate;
+mod file;
+
 /// The parts of a request that can prove an identity.
 #[derive(Clone, Copy, Debug)]
 pub struct Credentials<'a> {

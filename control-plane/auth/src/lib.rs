@@ -7,3 +7,4 @@
 pub mod authentication;
 pub mod authorization;
 pub mod pki;
+pub mod tokens;
