@@ -7,14 +7,26 @@ mod config_map;
 mod lease;
 mod namespace;
 mod node;
+mod pod;
 mod secret;
+mod service;
 mod service_account;
 
 use crate::strategy::{KindRow, Storage, Strategy, Subresource};
 
 /// Every built-in kind.
-pub static TABLE: &[&KindRow] =
-    &[&config_map::ROW, &lease::ROW, &namespace::ROW, &node::ROW, &secret::ROW, &service_account::ROW];
+pub static TABLE: &[&KindRow] = &[
+    // core
+    &config_map::ROW,
+    &namespace::ROW,
+    &node::ROW,
+    &pod::ROW,
+    &secret::ROW,
+    &service::ROW,
+    &service_account::ROW,
+    // coordination.k8s.io
+    &lease::ROW,
+];
 
 /// The row of a resource.
 pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static KindRow> {
