@@ -1,1 +1,3 @@
 //! The pod state machine, probes and resources: pure.
+
+pub mod fields;
