@@ -5,6 +5,7 @@
 //! resources) come through as they are, JSON and YAML only.
 
 mod decode;
+mod duplicates;
 mod encode;
 mod envelope;
 mod media;
@@ -16,11 +17,10 @@ pub use media::Format;
 
 use crate::schema::{Message, Schema};
 use crate::{Error, Result};
-use serde::de::DeserializeSeed as _;
+use duplicates::yaml_duplicates;
 use serde_json::{Map, Value};
 use skep_api::resource::GroupVersionKind;
-use std::cell::RefCell;
-use typed::{NthDuplicate, Problem, Reader};
+use typed::{Problem, Reader};
 
 /// A body may be this long.
 pub const MOST_BYTES: usize = 3 * 1024 * 1024;
@@ -257,20 +257,6 @@ fn finish(
 fn fill_type(object: &mut Map<String, Value>, gvk: &GroupVersionKind) {
     object.insert("apiVersion".to_owned(), Value::String(gvk.api_version()));
     object.insert("kind".to_owned(), Value::String(gvk.kind.clone()));
-}
-
-/// The first few duplicate keys of a YAML document, worded with their line.
-fn yaml_duplicates(bytes: &[u8]) -> Vec<String> {
-    let mut found = Vec::new();
-    for skip in 0..10 {
-        let left = RefCell::new((skip, String::new()));
-        let from = serde_yaml::Deserializer::from_slice(bytes);
-        let Err(error) = (NthDuplicate { left: &left }).deserialize(from) else { break };
-        let name = left.into_inner().1;
-        let Some(location) = error.location().filter(|_| !name.is_empty()) else { break };
-        found.push(format!("  line {}: key \"{name}\" already set in map", location.line()));
-    }
-    if found.is_empty() { found } else { vec![format!("yaml: unmarshal errors:\n{}", found.join("\n"))] }
 }
 
 fn decode_protobuf(bytes: &[u8], expect: Option<&GroupVersionKind>) -> Result<Decoded> {

@@ -3,6 +3,7 @@
 //! Everything is driven by one table of the API's messages ([`schema`]). Objects are `serde_json::Value`.
 //! Nothing here panics on hostile input: depth and size are bounded where bytes come in ([`codec`]).
 
+pub mod apply;
 pub mod codec;
 pub mod discovery;
 pub mod error;

@@ -358,7 +358,9 @@ fn props_type() -> &'static Type {
 
 /// Go leaves an empty value out of what it prints.
 fn left_out(field: &Field, value: &Value) -> bool {
+    // An empty list of managers is how a client asks to forget them all.
     field.omit_empty
+        && field.json != "managedFields"
         && match value {
             Value::Null => true,
             Value::Array(list) => list.is_empty(),
@@ -435,109 +437,5 @@ impl Visitor<'_> for Key {
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<String, E> {
         Ok("null".to_owned())
-    }
-}
-
-/// Stops at the n-th duplicate key: that is how the line of each is learnt from a YAML parser.
-pub(super) struct NthDuplicate<'n> {
-    pub(super) left: &'n RefCell<(usize, String)>,
-}
-
-impl<'de> DeserializeSeed<'de> for NthDuplicate<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        from.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for NthDuplicate<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(NthDuplicate { left: self.left })?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let seen = RefCell::new(std::collections::HashSet::new());
-        while map.next_key_seed(FreshKey { seen: &seen, left: self.left })?.is_some() {
-            map.next_value_seed(NthDuplicate { left: self.left })?;
-        }
-        Ok(())
-    }
-}
-
-struct FreshKey<'n> {
-    seen: &'n RefCell<std::collections::HashSet<String>>,
-    left: &'n RefCell<(usize, String)>,
-}
-
-impl<'de> DeserializeSeed<'de> for FreshKey<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        from.deserialize_any(self)
-    }
-}
-
-impl Visitor<'_> for FreshKey<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
-        if self.seen.borrow_mut().insert(text.to_owned()) {
-            return Ok(());
-        }
-        let mut left = self.left.borrow_mut();
-        if left.0 == 0 {
-            left.1 = text.to_owned();
-            return Err(E::custom("duplicate"));
-        }
-        left.0 -= 1;
-        Ok(())
-    }
-
-    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
-        self.visit_str(&value.to_string())
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
-        self.visit_str(&value.to_string())
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
-        self.visit_str(&value.to_string())
     }
 }
