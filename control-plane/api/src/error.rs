@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status, StatusCause, StatusDetails};
 
 use crate::field::ErrorList;
 use crate::resource::{GroupVersionKind, GroupVersionResource};
@@ -81,6 +81,8 @@ pub struct ApiError {
     pub message: String,
     /// What it was about (boxed: errors travel in every `Result`).
     pub details: Option<Box<StatusDetails>>,
+    /// Where an expired list can go on, at the newest revision; empty otherwise.
+    pub continue_token: String,
 }
 
 fn about(gvr: &GroupVersionResource, name: &str) -> StatusDetails {
@@ -99,7 +101,7 @@ fn retry_after(seconds: u32) -> StatusDetails {
 
 impl ApiError {
     fn new(code: u16, reason: Reason, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self { code, reason, message: message.into(), details: None, continue_token: String::new() }
     }
 
     /// Sets the details.
@@ -315,8 +317,12 @@ impl ApiError {
     /// As it goes over the wire.
     pub fn to_status(&self) -> Status {
         let reason = self.reason.as_str();
+        let token = &self.continue_token;
+        let metadata =
+            ListMeta { continue_: (!token.is_empty()).then(|| token.clone()), ..ListMeta::default() };
         Status {
             code: Some(i32::from(self.code)),
+            metadata,
             details: self.details.as_deref().cloned(),
             message: Some(self.message.clone()),
             reason: (!reason.is_empty()).then(|| reason.to_owned()),
@@ -332,6 +338,7 @@ impl ApiError {
             reason: Reason::from(status.reason.as_deref().unwrap_or_default()),
             message: status.message.unwrap_or_default(),
             details: status.details.map(Box::new),
+            continue_token: status.metadata.continue_.unwrap_or_default(),
         }
     }
 }

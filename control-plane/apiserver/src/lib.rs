@@ -1,1 +1,29 @@
-//! HTTP: negotiation, discovery, watches, tables and streams over the registry.
+//! HTTP: negotiation, discovery, watches, tables and streams over the registry. Knows no storage.
+//!
+//! A request runs through `pipeline`; a request to a resource ends in `resources`, which is one
+//! function for all kinds: what differs between them is in the table of kinds.
+
+pub mod discovery;
+pub mod health;
+mod impersonation;
+pub mod input;
+mod limits;
+mod metrics;
+pub mod negotiate;
+mod openapi;
+mod pipeline;
+pub mod proxy;
+pub mod query;
+pub mod request_info;
+mod resources;
+pub mod respond;
+mod reviews;
+mod serve;
+mod server;
+mod shapes;
+mod subresources;
+pub mod tokens;
+pub mod version;
+mod watching;
+
+pub use server::{ApiServer, Config, Error};

@@ -81,7 +81,7 @@ impl From<Error> for ApiError {
                     415 => Reason::UnsupportedMediaType,
                     _ => Reason::Invalid,
                 };
-                Self { code: other.code(), reason, message, details: None }
+                Self { code: other.code(), reason, message, details: None, continue_token: String::new() }
             }
         }
     }

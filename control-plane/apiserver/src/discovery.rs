@@ -1,0 +1,118 @@
+//! Discovery: the old documents, one a version, and the aggregated one with its ETag.
+
+use std::sync::LazyLock;
+
+use http::header::{ETAG, IF_NONE_MATCH, VARY};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use skep_api::error::ApiError;
+use skep_api::resource::GroupVersionKind;
+use skep_machinery::discovery::{self, Aggregated};
+use skep_machinery::kind::{KindInfo, SubresourceInfo};
+use skep_machinery::table::IncludeObject;
+use skep_registry::kinds;
+use skep_registry::strategy::KindRow;
+
+use crate::negotiate::{self, Clause, Offer};
+use crate::respond::{self, Answer};
+
+/// What is served, as discovery and OpenAPI want it.
+pub static KINDS: LazyLock<Vec<KindInfo>> =
+    LazyLock::new(|| kinds::TABLE.iter().copied().map(info).collect());
+
+fn info(row: &KindRow) -> KindInfo {
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    KindInfo {
+        gvk: row.gvk(),
+        plural: row.plural.to_owned(),
+        singular: row.singular().to_owned(),
+        short_names: texts(row.short_names),
+        categories: texts(row.categories),
+        namespaced: row.namespaced,
+        verbs: texts(row.verbs),
+        subresources: row
+            .subresources
+            .iter()
+            .map(|subresource| {
+                let (group, version, kind) = subresource.kind;
+                SubresourceInfo {
+                    name: subresource.name.to_owned(),
+                    gvk: GroupVersionKind::new(group, version, kind),
+                    verbs: texts(subresource.verbs),
+                }
+            })
+            .collect(),
+        schema: None,
+    }
+}
+
+/// Answers a discovery path; `None` when it is none.
+pub fn handle(path: &str, headers: &HeaderMap, address: &str) -> Option<Result<Answer, ApiError>> {
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    match parts.as_slice() {
+        ["api"] => Some(root(headers, true, address)),
+        ["apis"] => Some(root(headers, false, address)),
+        ["api", version] => {
+            discovery::api_resource_list("", version, &KINDS).map(|list| plain(headers, &list))
+        }
+        ["apis", group] => discovery::api_group(group, &KINDS).map(|group| plain(headers, &group)),
+        ["apis", group, version] if !group.is_empty() => {
+            discovery::api_resource_list(group, version, &KINDS).map(|list| plain(headers, &list))
+        }
+        _ => None,
+    }
+}
+
+fn plain(headers: &HeaderMap, value: &Value) -> Result<Answer, ApiError> {
+    let form = negotiate::form(headers, Offer { shapes: false, protobuf: true })?;
+    respond::value(StatusCode::OK, &form, None, value, IncludeObject::None)
+}
+
+/// `/api` and `/apis`: aggregated if the client can read that.
+fn root(headers: &HeaderMap, core: bool, address: &str) -> Result<Answer, ApiError> {
+    let wanted = negotiate::accepted(headers).into_iter().find_map(|clause| aggregated_version(&clause));
+    let mut answer = match wanted {
+        Some(version) => aggregated(headers, core, version),
+        None if core => plain(headers, &discovery::api_versions(address))?,
+        None => plain(headers, &discovery::api_group_list(&KINDS))?,
+    };
+    answer.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
+    Ok(answer)
+}
+
+fn aggregated_version(clause: &Clause) -> Option<Aggregated> {
+    let ours = clause.media_type == "application/json"
+        && clause.parameter("g") == Some("apidiscovery.k8s.io")
+        && clause.parameter("as") == Some("APIGroupDiscoveryList");
+    match clause.parameter("v").filter(|_| ours)? {
+        "v2" => Some(Aggregated::V2),
+        "v2beta1" => Some(Aggregated::V2Beta1),
+        _ => None,
+    }
+}
+
+fn aggregated(headers: &HeaderMap, core: bool, version: Aggregated) -> Answer {
+    let body = discovery::aggregated(&KINDS, core, version).to_string();
+    cacheable(headers, &version.content_type(), body.into_bytes())
+}
+
+/// A document with an ETag; 304 when the client has it.
+pub fn cacheable(headers: &HeaderMap, content_type: &str, body: Vec<u8>) -> Answer {
+    let etag = format!("\"{}\"", hash(&body));
+    let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let mut answer = if known.is_some_and(|known| known.trim_start_matches("W/") == etag) {
+        respond::bytes(StatusCode::NOT_MODIFIED, content_type, "")
+    } else {
+        respond::bytes(StatusCode::OK, content_type, body)
+    };
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        answer.headers_mut().insert(ETAG, etag);
+    }
+    answer
+}
+
+/// The hash of a document in capital hexadecimal digits.
+pub fn hash(body: &[u8]) -> String {
+    Sha256::digest(body).iter().map(|byte| format!("{byte:02X}")).collect()
+}

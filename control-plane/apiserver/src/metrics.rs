@@ -1,0 +1,113 @@
+//! `/metrics`, under the names Kubernetes' own API server uses.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry as Collection;
+use skep_api::error::ApiError;
+use skep_registry::Registry;
+
+use crate::request_info::RequestInfo;
+use crate::respond::{self, Answer};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    verb: String,
+    group: String,
+    version: String,
+    resource: String,
+    subresource: String,
+    code: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerbLabels {
+    verb: String,
+    resource: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResourceLabels {
+    resource: String,
+}
+
+/// The metrics of a server.
+pub(crate) struct Metrics {
+    collection: Collection,
+    requests: Family<RequestLabels, Counter>,
+    duration: Family<VerbLabels, Histogram, fn() -> Histogram>,
+    objects: Family<ResourceLabels, Gauge>,
+    watchers: Family<ResourceLabels, Gauge>,
+}
+
+fn histogram() -> Histogram {
+    Histogram::new([0.001, 0.005, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut collection = Collection::default();
+        let requests = Family::<RequestLabels, Counter>::default();
+        let duration: Family<VerbLabels, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(histogram);
+        let objects = Family::<ResourceLabels, Gauge>::default();
+        let watchers = Family::<ResourceLabels, Gauge>::default();
+        // The text format adds `_total`.
+        collection.register(
+            "apiserver_request",
+            "Requests by what they were and how they ended",
+            requests.clone(),
+        );
+        collection.register("apiserver_request_duration_seconds", "Time to answer", duration.clone());
+        collection.register("apiserver_storage_objects", "Stored objects", objects.clone());
+        collection.register("apiserver_longrunning_requests", "Open watches", watchers.clone());
+        Self { collection, requests, duration, objects, watchers }
+    }
+
+    /// Counts a request. Names that are not ours are not labels: the world may send any.
+    pub(crate) fn request(&self, info: &RequestInfo, status: StatusCode, took: Duration) {
+        let known = info.resource.as_ref().and_then(|request| {
+            let gvr = &request.gvr;
+            skep_registry::kinds::by_resource(&gvr.group, &gvr.version, &gvr.resource).map(|row| {
+                let subresource = row.subresource(&request.subresource).map_or("", |known| known.name);
+                (row, subresource)
+            })
+        });
+        let resource = known.map_or("", |(row, _)| row.plural).to_owned();
+        self.requests
+            .get_or_create(&RequestLabels {
+                verb: info.verb.to_uppercase(),
+                group: known.map_or("", |(row, _)| row.group).to_owned(),
+                version: known.map_or("", |(row, _)| row.version).to_owned(),
+                resource: resource.clone(),
+                subresource: known.map_or("", |(_, subresource)| subresource).to_owned(),
+                code: status.as_str().to_owned(),
+            })
+            .inc();
+        if info.verb != "watch" {
+            let labels = VerbLabels { verb: info.verb.to_uppercase(), resource };
+            self.duration.get_or_create(&labels).observe(took.as_secs_f64());
+        }
+    }
+
+    /// The text of `/metrics`.
+    pub(crate) fn encode(&self, registry: &Registry) -> Result<Answer, ApiError> {
+        for resource in registry.resources() {
+            let labels = ResourceLabels { resource: resource.gvr().qualified() };
+            let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+            self.objects.get_or_create(&labels).set(number(resource.count()));
+            self.watchers.get_or_create(&labels).set(number(resource.watchers()));
+        }
+        let mut text = String::new();
+        encode(&mut text, &self.collection)
+            .map_err(|error| ApiError::internal(format!("metrics can't be encoded: {error}")))?;
+        let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        Ok(respond::bytes(StatusCode::OK, content_type, text))
+    }
+}

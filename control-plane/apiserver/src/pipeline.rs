@@ -1,0 +1,193 @@
+//! The way of every request: who, what, may they, is there room, then the handler; errors become a
+//! `Status` at the end and nowhere else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::header::{HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request};
+use rustls::pki_types::CertificateDer;
+use skep_api::error::ApiError;
+use skep_api::user::UserInfo;
+use skep_auth::authentication::Credentials;
+use skep_auth::authorization::{Attributes, Decision};
+use skep_registry::kinds;
+use tokio::time::Instant;
+
+use crate::negotiate::{self, Encoding, Offer};
+use crate::query::Query;
+use crate::request_info::RequestInfo;
+use crate::resources::{self, Call};
+use crate::respond::{self, Answer};
+use crate::server::Inner;
+use crate::{discovery, health, impersonation, openapi, version};
+
+/// A request that is no stream must be done by then.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Paths that are answered without asking who and whether, to a load balancer for instance.
+const OPEN: [&str; 3] = ["/healthz", "/livez", "/readyz"];
+
+/// The client's certificates, put into the request by the TLS listener.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PeerCertificates(pub(crate) Arc<Vec<CertificateDer<'static>>>);
+
+/// Put into a request by the plain listener on loopback: no authentication, no authorization.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Insecure;
+
+/// Answers one request.
+pub(crate) async fn run(inner: &Arc<Inner>, request: Request<Body>) -> Answer {
+    let start = Instant::now();
+    let (mut parts, body) = request.into_parts();
+    let method = parts.method.clone();
+    let encoding = negotiate::form(&parts.headers, Offer { shapes: true, protobuf: true })
+        .map_or(Encoding::Json, |form| form.encoding);
+    let query = Query::parse(parts.uri.query());
+    let watch = query.as_ref().is_ok_and(|query| query.flag("watch"));
+    let info = RequestInfo::new(&method, parts.uri.path(), watch || is_old_watch(parts.uri.path()));
+    let outcome = match query {
+        Ok(query) => answer(inner, &mut parts, body, &query, &info).await,
+        Err(error) => Err(error),
+    };
+    let answer = outcome.unwrap_or_else(|error| {
+        if error.code >= 500 {
+            tracing::warn!(code = error.code, message = error.message, path = info.path, "request failed");
+        }
+        respond::error(&error, encoding)
+    });
+    let mut answer = respond::compress(&parts.headers, answer).await;
+    let headers = answer.headers_mut();
+    headers
+        .entry(HeaderName::from_static("cache-control"))
+        .or_insert(HeaderValue::from_static("no-cache, private"));
+    inner.metrics.request(&info, answer.status(), start.elapsed());
+    if method == Method::HEAD {
+        *answer.body_mut() = Body::empty();
+    }
+    answer
+}
+
+/// `/api/v1/watch/…`
+fn is_old_watch(path: &str) -> bool {
+    let mut parts = path.split('/').skip(1);
+    match parts.next() {
+        Some("api") => parts.nth(1) == Some("watch"),
+        Some("apis") => parts.nth(2) == Some("watch"),
+        _ => false,
+    }
+}
+
+async fn answer(
+    inner: &Arc<Inner>,
+    parts: &mut Parts,
+    body: Body,
+    query: &Query,
+    info: &RequestInfo,
+) -> Result<Answer, ApiError> {
+    let insecure = parts.extensions.get::<Insecure>().is_some();
+    let user = who(inner, parts, insecure).await?;
+    if !insecure && !OPEN.iter().any(|open| info.path == *open || info.path.starts_with(&format!("{open}/")))
+    {
+        authorize(inner, &user, info).await?;
+    }
+    let Some(resource) = &info.resource else {
+        let _place = inner.limits.enter(info.verb)?;
+        return plain(inner, parts, info).await;
+    };
+    let row = kinds::by_resource(&resource.gvr.group, &resource.gvr.version, &resource.gvr.resource)
+        .ok_or_else(ApiError::no_such_path)?;
+    let call = Call {
+        server: inner,
+        row,
+        request: resource,
+        method: parts.method.clone(),
+        headers: &parts.headers,
+        query,
+        user: &user,
+        extensions: &parts.extensions,
+    };
+    let long = info.verb == "watch" || crate::proxy::is_streamed(row, &resource.subresource);
+    if long {
+        return resources::handle(call, body, info.verb).await;
+    }
+    let _place = inner.limits.enter(info.verb)?;
+    let work = resources::handle(call, body, info.verb);
+    match tokio::time::timeout(TIMEOUT, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout")),
+    }
+}
+
+/// The user of a request.
+async fn who(inner: &Inner, parts: &Parts, insecure: bool) -> Result<UserInfo, ApiError> {
+    if let Some(user) = parts.extensions.get::<UserInfo>() {
+        return Ok(user.clone());
+    }
+    if insecure {
+        return Ok(UserInfo::new("system:unsecured", ["system:masters"]));
+    }
+    let certificates = parts.extensions.get::<PeerCertificates>().cloned().unwrap_or_default();
+    let credentials = Credentials { certificates: &certificates.0, headers: &parts.headers };
+    let user = inner.authentication.authenticate(&credentials).await.map_err(|error| {
+        tracing::debug!(%error, "a request was not authenticated");
+        ApiError::unauthorized()
+    })?;
+    impersonation::apply(inner, user, &parts.headers).await
+}
+
+/// 403 unless the user may.
+async fn authorize(inner: &Inner, user: &UserInfo, info: &RequestInfo) -> Result<(), ApiError> {
+    let attributes = match &info.resource {
+        None => Attributes::for_path(user, info.verb, &info.path),
+        Some(resource) => Attributes {
+            version: &resource.gvr.version,
+            subresource: &resource.subresource,
+            namespace: &resource.namespace,
+            name: &resource.name,
+            path: &info.path,
+            ..Attributes::for_resource(user, info.verb, &resource.gvr.group, &resource.gvr.resource)
+        },
+    };
+    let reason = match inner.authorization.authorize(&attributes).await {
+        Decision::Allow(_) => return Ok(()),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => reason,
+    };
+    Err(match &info.resource {
+        None => ApiError::forbidden_path(user, info.verb, &info.path, &reason),
+        Some(resource) => ApiError::forbidden_user(
+            user,
+            info.verb,
+            &resource.gvr,
+            &resource.subresource,
+            Some(&resource.namespace),
+            &resource.name,
+            &reason,
+        ),
+    })
+}
+
+/// Paths that are no resource.
+async fn plain(inner: &Arc<Inner>, parts: &Parts, info: &RequestInfo) -> Result<Answer, ApiError> {
+    let path = if info.path.len() > 1 { info.path.trim_end_matches('/') } else { &info.path };
+    if let Some(answer) = health::handle(inner, path, parts.uri.query()).await {
+        return Ok(answer);
+    }
+    if parts.method != Method::GET && parts.method != Method::HEAD {
+        return Err(ApiError::no_such_path());
+    }
+    if let Some(answer) = discovery::handle(path, &parts.headers, &inner.address) {
+        return answer;
+    }
+    if let Some(answer) = openapi::handle(path, &parts.headers) {
+        return answer;
+    }
+    match path {
+        "/" => Ok(version::paths()),
+        "/version" => Ok(version::version()),
+        "/metrics" => inner.metrics.encode(&inner.registry),
+        _ => Err(ApiError::no_such_path()),
+    }
+}

@@ -1,0 +1,151 @@
+//! Listeners: TLS with client certificates asked for, and plain HTTP for loopback.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use crate::pipeline::{Insecure, PeerCertificates};
+use crate::{ApiServer, Error};
+
+/// A TLS handshake takes no longer.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// The headers of a request take no longer.
+const HEADERS: Duration = Duration::from_secs(30);
+
+/// Open connections get so long to finish when the server closes.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Pause after a failed accept: the usual cause is that no file descriptor is left.
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl ApiServer {
+    /// Serves HTTPS until cancelled, then lets open requests finish. `tls` may ask for client
+    /// certificates and should offer `h2` and `http/1.1`.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Arc<ServerConfig>,
+        cancel: CancellationToken,
+    ) -> Result<(), Error> {
+        let acceptor = TlsAcceptor::from(tls);
+        let router = self.router();
+        self.accept(listener, cancel, move |stream, cancel| {
+            let (acceptor, router) = (acceptor.clone(), router.clone());
+            async move {
+                let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream))
+                    .await
+                    .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+                let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+                let peer = PeerCertificates(Arc::new(chain));
+                let router = router.layer(axum::Extension(peer));
+                connection(stream, router, cancel).await;
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    /// Serves plain HTTP until cancelled, without authentication and authorization. Refuses every
+    /// address but loopback.
+    pub async fn serve_plain(self, listener: TcpListener, cancel: CancellationToken) -> Result<(), Error> {
+        if !listener.local_addr()?.ip().is_loopback() {
+            let text = "the plain port must be on a loopback address";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text).into());
+        }
+        let router = self.router().layer(axum::Extension(Insecure));
+        self.accept(listener, cancel, move |stream, cancel| {
+            let router = router.clone();
+            async move {
+                connection(stream, router, cancel).await;
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    async fn accept<F>(
+        self,
+        listener: TcpListener,
+        cancel: CancellationToken,
+        serve: impl Fn(TcpStream, CancellationToken) -> F,
+    ) -> Result<(), Error>
+    where
+        F: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        let connections = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                () = cancel.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    // Small frames of watches must not wait for more.
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "TCP_NODELAY could not be set");
+                    }
+                    let work = serve(stream, cancel.clone());
+                    connections.spawn(async move {
+                        if let Err(error) = work.await {
+                            tracing::debug!(%error, %peer, "a connection failed");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        self.close();
+        connections.close();
+        if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+            tracing::warn!(open = connections.len(), "connections were still open when the server closed");
+        }
+        Ok(())
+    }
+}
+
+/// Serves one connection, HTTP/1.1 or 2, upgrades included.
+async fn connection<S>(stream: S, router: Router, cancel: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(1000)
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let service = router.map_request(|request: http::Request<Incoming>| request.map(axum::body::Body::new));
+    let connection =
+        builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+    tokio::pin!(connection);
+    let outcome = tokio::select! {
+        outcome = connection.as_mut() => outcome,
+        () = cancel.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        // Clients go away in the middle all the time.
+        tracing::debug!(error, "a connection ended");
+    }
+}

@@ -1,0 +1,133 @@
+//! The API server: what it is made of, how it is built and served.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use skep_api::error::ApiError;
+use skep_auth::authentication::Chain;
+use skep_auth::authorization::Authorizer;
+use skep_registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::health::Check;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::pipeline;
+use crate::proxy::Kubelets;
+use crate::respond::Answer;
+use crate::tokens::TokenIssuer;
+
+/// What a server is built of.
+pub struct Config {
+    /// The registry.
+    pub registry: Arc<Registry>,
+    /// Who is asking.
+    pub authentication: Chain,
+    /// May they.
+    pub authorization: Arc<dyn Authorizer>,
+    /// Issues service-account tokens; without one TokenRequest is refused.
+    pub tokens: Option<Arc<dyn TokenIssuer>>,
+    /// How kubelets are reached; without it logs, exec and the like are refused.
+    pub kubelets: Option<Kubelets>,
+    /// Requests that read, at the same time.
+    pub max_reads: usize,
+    /// Requests that write, at the same time.
+    pub max_writes: usize,
+    /// The address told to clients in discovery.
+    pub advertise: Option<SocketAddr>,
+    /// Further conditions of readiness, by name.
+    pub checks: Vec<Check>,
+}
+
+impl Config {
+    /// A server over a registry that lets in whom `authentication` and `authorization` do.
+    pub fn new(registry: Arc<Registry>, authentication: Chain, authorization: Arc<dyn Authorizer>) -> Self {
+        Self {
+            registry,
+            authentication,
+            authorization,
+            tokens: None,
+            kubelets: None,
+            max_reads: 400,
+            max_writes: 200,
+            advertise: None,
+            checks: Vec::new(),
+        }
+    }
+}
+
+/// What every request needs.
+pub(crate) struct Inner {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) authentication: Chain,
+    pub(crate) authorization: Arc<dyn Authorizer>,
+    pub(crate) tokens: Option<Arc<dyn TokenIssuer>>,
+    pub(crate) kubelets: Option<Kubelets>,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
+    pub(crate) address: String,
+    pub(crate) checks: Vec<Check>,
+    /// Cancelled when the server begins to close: long streams end.
+    pub(crate) closing: CancellationToken,
+}
+
+/// The API server.
+#[derive(Clone)]
+pub struct ApiServer {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl ApiServer {
+    /// Builds a server.
+    pub fn build(config: Config) -> Self {
+        let metrics = Metrics::new();
+        Self {
+            inner: Arc::new(Inner {
+                registry: config.registry,
+                authentication: config.authentication,
+                authorization: config.authorization,
+                tokens: config.tokens,
+                kubelets: config.kubelets,
+                limits: Limits::new(config.max_reads, config.max_writes),
+                metrics,
+                address: config.advertise.map(|address| address.to_string()).unwrap_or_default(),
+                checks: config.checks,
+                closing: CancellationToken::new(),
+            }),
+        }
+    }
+
+    /// The service, also for use inside of the process: a request that carries a
+    /// [`skep_api::user::UserInfo`] as an extension is that user's.
+    pub fn router(&self) -> Router {
+        Router::new().fallback(dispatch).with_state(self.inner.clone())
+    }
+
+    /// The registry behind it.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.inner.registry
+    }
+
+    /// Ends the streams of this server; called by `serve` when it is cancelled.
+    pub fn close(&self) {
+        self.inner.closing.cancel();
+    }
+}
+
+/// One handler for everything: what differs between kinds is data, not code.
+async fn dispatch(State(inner): State<Arc<Inner>>, request: Request) -> Answer {
+    pipeline::run(&inner, request).await
+}
+
+/// An error of starting or serving.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API refused something at start.
+    #[error("the API server could not start")]
+    Api(#[from] ApiError),
+    /// A listener failed.
+    #[error("the API server's listener failed")]
+    Io(#[from] std::io::Error),
+}

@@ -1,0 +1,38 @@
+//! What objects are turned into: tables by the columns of their kind, bare metadata.
+
+use serde_json::Value;
+use skep_machinery::table::{self, Column, IncludeObject, MetaVersion};
+use skep_registry::strategy::KindRow;
+
+/// The resource version of an object.
+pub fn version_of(object: &Value) -> &str {
+    object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// One row for each object.
+pub fn rows<'a>(
+    row: &KindRow,
+    objects: impl Iterator<Item = &'a Value>,
+    version: MetaVersion,
+    include: IncludeObject,
+) -> Vec<Value> {
+    let now = jiff::Timestamp::now();
+    objects.map(|object| table::row(row.strategy.row(object, now), object, include, version)).collect()
+}
+
+/// A table of a kind. A later frame of a watch leaves the columns out.
+pub fn table(row: &KindRow, headed: bool, metadata: Value, rows: Vec<Value>, version: MetaVersion) -> Value {
+    let columns: Vec<Column> = row
+        .strategy
+        .columns()
+        .iter()
+        .map(|column| Column {
+            name: column.name,
+            ty: column.kind,
+            format: column.format,
+            description: column.description,
+            priority: column.priority,
+        })
+        .collect();
+    table::table(metadata, headed.then_some(columns.as_slice()), rows, version)
+}

@@ -1,0 +1,81 @@
+//! Requests to what lies below an object.
+
+use axum::body::Body;
+use http::{Method, StatusCode};
+use serde_json::Value;
+use skep_api::error::{ApiError, Reason};
+use skep_api::resource::GroupVersionKind;
+use skep_registry::Written;
+
+use crate::input;
+use crate::proxy;
+use crate::resources::{Call, answer_written};
+use crate::respond::{self, Answer};
+use crate::tokens;
+
+/// Answers a request to a subresource.
+pub async fn handle(call: Call<'_>, body: Body) -> Result<Answer, ApiError> {
+    let name = call.request.subresource.as_str();
+    let subresource = call.row.subresource(name).ok_or_else(ApiError::no_such_path)?;
+    let (group, version, kind) = subresource.kind;
+    let kind = GroupVersionKind::new(group, version, kind);
+    if proxy::is_streamed(call.row, name) {
+        return proxy::handle(&call, body).await;
+    }
+    if call.request.rest.is_some() {
+        return Err(ApiError::no_such_path());
+    }
+    let verb = match call.method {
+        Method::GET | Method::HEAD => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        _ => "",
+    };
+    if !subresource.verbs.contains(&verb) {
+        return Err(ApiError {
+            code: 405,
+            reason: Reason::MethodNotAllowed,
+            ..ApiError::bad_request("the server does not allow this method on the requested resource")
+        });
+    }
+    let target = call.target();
+    let registry = &call.server.registry;
+    if verb == "get" {
+        if name == "scale" {
+            let scale = registry.get_scale(&target).await?;
+            return respond::value(StatusCode::OK, &call.form(false)?, None, &scale, call.include());
+        }
+        let form = call.form(true)?;
+        let object = registry.get(&target, input::get_version(call.query)?).await?;
+        return respond::object(&form, call.row, &object, call.include());
+    }
+
+    let mut options = input::write_options(call.query, call.headers, call.user)?;
+    let form = call.form(name != "scale")?;
+    let bytes = input::body(body).await?;
+    if verb == "patch" {
+        let patch = input::patch(&call.content_type(), &bytes)?;
+        let written = registry.patch(&target, &patch, &options).await?;
+        return answer_written(&call, &form, &written);
+    }
+    // An eviction may come as policy/v1beta1 as well; the options inside of it are read loosely.
+    let decoded = input::object(&call.content_type(), &bytes, &kind, options.field_validation)?;
+    if verb == "update" {
+        let mut written = registry.update(&target, decoded.object, &options).await?;
+        written.warnings.splice(0..0, decoded.warnings);
+        return answer_written(&call, &form, &written);
+    }
+    let object: Value = match name {
+        "binding" => registry.bind(&target, &decoded.object, &options).await?,
+        "eviction" => {
+            let inner = decoded.object.get("deleteOptions").cloned().unwrap_or(Value::Null);
+            let how = input::delete_options_of(call.query, &inner, &mut options)?;
+            registry.evict(&target, &decoded.object, how, &options).await?
+        }
+        "token" => tokens::issue(&call, &decoded.object).await?,
+        _ => return Err(ApiError::no_such_path()),
+    };
+    let written = Written { object, created: true, warnings: decoded.warnings };
+    answer_written(&call, &form, &written)
+}

@@ -1,0 +1,169 @@
+//! Watch streams: frames for one client, encoded once for all of them where the form allows.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use futures::stream;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response};
+use serde_json::{Value, json};
+use skep_api::error::ApiError;
+use skep_machinery::codec;
+use skep_machinery::table::{self, IncludeObject};
+use skep_registry::cache::{Seen, Watch, WatchItem, json_frame};
+use skep_registry::strategy::KindRow;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::negotiate::{Encoding, Form, Shape};
+use crate::respond::{Answer, encode, kind_of};
+use crate::shapes;
+
+/// Frames are sent together up to this size.
+const CHUNK: usize = 64 * 1024;
+
+/// Turns items into frames.
+pub struct Framer {
+    form: Form,
+    row: &'static KindRow,
+    include: IncludeObject,
+    /// The columns have been told.
+    headed: bool,
+}
+
+impl Framer {
+    /// Frames of one kind in one form.
+    pub fn new(form: Form, row: &'static KindRow, include: IncludeObject) -> Self {
+        Self { form, row, include, headed: false }
+    }
+
+    fn content_type(&self) -> &'static str {
+        match self.form.encoding {
+            Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+            Encoding::Json | Encoding::Yaml => "application/json",
+        }
+    }
+
+    fn frame(&mut self, item: &WatchItem) -> Bytes {
+        match item {
+            WatchItem::Event(seen) => self.event(seen),
+            WatchItem::Bookmark { revision, initial_end } => {
+                let mut object = json!({
+                    "kind": self.row.kind,
+                    "apiVersion": self.row.gvk().api_version(),
+                    "metadata": {"resourceVersion": revision.to_string(), "creationTimestamp": null},
+                });
+                if *initial_end {
+                    object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+                }
+                self.value("BOOKMARK", &object)
+            }
+        }
+    }
+
+    fn event(&mut self, seen: &Seen) -> Bytes {
+        match (self.form.shape, self.form.encoding) {
+            (Shape::Object, Encoding::Json | Encoding::Yaml) => match &seen.event {
+                Some(event) => event.json_frame(),
+                None => json_frame(seen.kind, &seen.object.json()),
+            },
+            (Shape::Object, Encoding::Protobuf) => {
+                let kind = self.row.gvk();
+                match seen.object.protobuf(&kind) {
+                    Some(message) => {
+                        let sealed = codec::seal_protobuf(&kind, &message);
+                        codec::watch_frame_protobuf(seen.kind.as_str(), &sealed).into()
+                    }
+                    None => Bytes::new(),
+                }
+            }
+            (Shape::Table | Shape::Metadata, _) => self.value(seen.kind.as_str(), &seen.object.value),
+        }
+    }
+
+    /// A frame around an object in the client's shape.
+    fn value(&mut self, kind: &str, object: &Value) -> Bytes {
+        let shaped = match self.form.shape {
+            Shape::Object => None,
+            Shape::Metadata => Some(table::partial_metadata(object, self.form.version)),
+            Shape::Table => {
+                let rows = shapes::rows(self.row, std::iter::once(object), self.form.version, self.include);
+                let headed = !std::mem::replace(&mut self.headed, true);
+                let metadata = json!({"resourceVersion": shapes::version_of(object)});
+                Some(shapes::table(self.row, headed, metadata, rows, self.form.version))
+            }
+        };
+        self.raw(kind, shaped.as_ref().unwrap_or(object))
+    }
+
+    fn raw(&self, kind: &str, object: &Value) -> Bytes {
+        if self.form.encoding == Encoding::Protobuf {
+            return match encode(Encoding::Protobuf, &kind_of(object), object) {
+                Ok(sealed) => codec::watch_frame_protobuf(kind, &sealed).into(),
+                Err(_) => Bytes::new(),
+            };
+        }
+        codec::watch_frame_json(kind, object.to_string().as_bytes()).into()
+    }
+
+    /// The frame that tells of an error and ends the watch.
+    fn error(&self, error: &ApiError) -> Bytes {
+        let status = serde_json::to_value(error.to_status()).unwrap_or_else(|_| json!({}));
+        let mut status = status;
+        status["kind"] = json!("Status");
+        status["apiVersion"] = json!("v1");
+        self.raw("ERROR", &status)
+    }
+}
+
+/// A stream that only tells of an error: how a watch from a forgotten revision answers.
+pub fn failed(framer: &Framer, error: &ApiError) -> Answer {
+    let mut answer = Response::new(Body::from(framer.error(error)));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(framer.content_type()));
+    answer
+}
+
+struct State {
+    watch: Watch,
+    framer: Framer,
+    deadline: Instant,
+    cancel: CancellationToken,
+}
+
+/// The stream of a watch. It ends at its timeout, when the watcher was too slow, or with the server.
+pub fn stream(watch: Watch, framer: Framer, timeout: Duration, cancel: CancellationToken) -> Answer {
+    let content_type = framer.content_type();
+    let state = State { watch, framer, deadline: Instant::now() + timeout, cancel };
+    let frames = stream::unfold(state, |mut state| async move {
+        let item = tokio::select! {
+            // Cancel safe: each takes what it returns in one step.
+            biased;
+            () = state.cancel.cancelled() => None,
+            item = state.watch.next() => item,
+            () = tokio::time::sleep_until(state.deadline) => None,
+        }?;
+        let first = state.framer.frame(&item);
+        let mut size = first.len();
+        let mut more = Vec::new();
+        while size < CHUNK {
+            let Some(item) = state.watch.try_next() else { break };
+            let frame = state.framer.frame(&item);
+            size += frame.len();
+            more.push(frame);
+        }
+        let chunk = if more.is_empty() {
+            first
+        } else {
+            let mut joined = BytesMut::with_capacity(size);
+            joined.extend_from_slice(&first);
+            more.iter().for_each(|frame| joined.extend_from_slice(frame));
+            joined.freeze()
+        };
+        Some((Ok::<_, Infallible>(chunk), state))
+    });
+    let mut answer = Response::new(Body::from_stream(frames));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}

@@ -1,0 +1,5 @@
+//! The API server in process, and under real kubectl where there is one.
+
+mod kubectl;
+mod support;
+mod verbs;

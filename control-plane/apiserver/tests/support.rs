@@ -1,0 +1,88 @@
+//! A server over an embedded store in a temporary folder.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use skep_api::user::UserInfo;
+use skep_apiserver::{ApiServer, Config};
+use skep_auth::authentication::Chain;
+use skep_auth::authorization::{AlwaysAllow, Union};
+use skep_registry::{Options, Registry};
+use skep_storage::embedded::{self, Embedded};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+/// A running server.
+pub struct Server {
+    pub api: ApiServer,
+    pub router: Router,
+    pub cancel: CancellationToken,
+    pub user: UserInfo,
+    _dir: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts one.
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let storage = Embedded::open(dir.path().join("store.redb"), embedded::Options::default())
+            .await
+            .expect("a store");
+        let cancel = CancellationToken::new();
+        let options =
+            Options { service_ranges: vec!["10.96.0.0/16".parse().expect("a range")], ..Options::default() };
+        let registry =
+            Registry::start(storage, options, &TaskTracker::new(), cancel.clone()).await.expect("a registry");
+        let authorization = Arc::new(Union::new(vec![Box::new(AlwaysAllow)]));
+        let api = ApiServer::build(Config::new(registry, Chain::new(Vec::new(), true), authorization));
+        let user = UserInfo::new("tester", ["system:masters"]);
+        Self { router: api.router(), api, cancel, user, _dir: dir }
+    }
+
+    /// Sends a request; the answer's status and text.
+    pub async fn text(&self, request: Request<Body>) -> (StatusCode, String) {
+        let mut request = request;
+        request.extensions_mut().insert(self.user.clone());
+        let response = self.router.clone().oneshot(request).await.expect("infallible");
+        let status = response.status();
+        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+        (status, String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Sends JSON and reads JSON.
+    pub async fn send(&self, method: &str, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+        let content_type =
+            if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        self.send_as(method, path, content_type, body.map(|body| body.to_string()).unwrap_or_default()).await
+    }
+
+    /// The same with a content type.
+    pub async fn send_as(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: String,
+    ) -> (StatusCode, Value) {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", content_type)
+            .body(Body::from(body))
+            .expect("a request");
+        let (status, text) = self.text(request).await;
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.api.close();
+        self.cancel.cancel();
+    }
+}

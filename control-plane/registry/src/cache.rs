@@ -1,0 +1,186 @@
+//! The watch cache: every object of one resource in memory, with its recent history and its watchers.
+//!
+//! One task, the feed (`cache/feed.rs`), applies the changes of the store to the caches of all
+//! resources in revision order; everybody else only reads. Invariants:
+//! - a cache shows every change up to `max(progress, last)` and nothing later;
+//! - a watcher gets each event after the revision it began at once and in order: the past comes out of
+//!   the window and the future is subscribed to under one lock;
+//! - a watcher that can't be served without a gap is ended, never skipped ahead.
+
+mod feed;
+mod filter;
+mod list;
+mod object;
+mod token;
+mod watch;
+mod watchers;
+mod window;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
+use skep_api::error::ApiError;
+use skep_api::resource::GroupVersionKind;
+use skep_storage::Revision;
+use tokio::sync::watch::Receiver;
+
+pub(crate) use feed::{Feed, Progress};
+pub use filter::Filter;
+pub(crate) use list::{At, Plan, plan};
+pub use list::{List, ListOptions, VersionMatch};
+pub use object::Object;
+pub(crate) use object::{object_key, set_resource_version};
+pub use watch::{Watch, WatchItem, WatchOptions};
+pub use watchers::Seen;
+pub(crate) use watchers::Watchers;
+pub(crate) use window::Window;
+pub use window::{Event, EventType, json_frame};
+
+/// How many events a resource remembers.
+const WINDOW: usize = 16 * 1024;
+
+/// How long a read waits for the cache to reach a revision it was told of.
+const CATCH_UP: Duration = Duration::from_secs(3);
+
+/// Makes a cached object of a stored one: converts it where two kinds share a key, and says what field
+/// selectors can see of it.
+pub(crate) type Prepare =
+    Box<dyn Fn(serde_json::Value) -> (serde_json::Value, Vec<(&'static str, String)>) + Send + Sync>;
+
+/// The cache of one resource.
+pub struct Cache {
+    kind: GroupVersionKind,
+    state: RwLock<State>,
+    progress: Receiver<Progress>,
+}
+
+struct State {
+    objects: BTreeMap<String, Arc<Object>>,
+    window: Window,
+    watchers: Watchers,
+    /// The revision of the newest change applied here.
+    last: Revision,
+}
+
+impl Cache {
+    /// An empty cache; it is filled by the feed.
+    pub(crate) fn new(kind: GroupVersionKind, progress: Receiver<Progress>) -> Self {
+        let state = State {
+            objects: BTreeMap::new(),
+            window: Window::new(Revision::MAX, WINDOW),
+            watchers: Watchers::default(),
+            last: 0,
+        };
+        Self { kind, state: RwLock::new(state), progress }
+    }
+
+    /// The kind of the objects.
+    pub fn kind(&self) -> &GroupVersionKind {
+        &self.kind
+    }
+
+    /// One object as the cache knows it now.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.read().objects.get(&object_key(namespace, name)).cloned()
+    }
+
+    /// Every object that passes the filter, as the cache knows them now.
+    pub fn snapshot(&self, filter: &Filter) -> Vec<Arc<Object>> {
+        let options = ListOptions { filter: filter.clone(), ..ListOptions::default() };
+        list::page(&self.read().objects, &options, None, 0).items
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.read().objects.len()
+    }
+
+    /// Are there none?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many watches are open.
+    pub fn watchers(&self) -> usize {
+        self.read().watchers.len()
+    }
+
+    /// Waits until every change up to `revision` is here.
+    pub(crate) async fn wait_for(&self, revision: Revision) -> Result<(), ApiError> {
+        wait_for(&mut self.progress.clone(), revision).await
+    }
+
+    /// Reads a page. `plan` must be that of `options`, and the cache as new as it asks for.
+    pub(crate) fn list(&self, plan: &Plan, options: &ListOptions) -> Result<List, ApiError> {
+        let state = self.read();
+        let progress = *self.progress.borrow();
+        let now = state.now(progress);
+        let after = plan.after.as_deref();
+        let At::Exactly(revision) = plan.at else {
+            return Ok(list::page(&state.objects, options, after, now));
+        };
+        let expired = || match after {
+            Some(after) => list::expired_page(after),
+            None => expired(revision, state.window.start()),
+        };
+        if revision < progress.forgotten {
+            return Err(expired());
+        }
+        if revision >= state.last {
+            // Nothing happened here since: the present is that past.
+            return Ok(list::page(&state.objects, options, after, revision));
+        }
+        let past = state.window.rewind(&state.objects, revision).ok_or_else(expired)?;
+        Ok(list::page(&past, options, after, revision))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn now(&self, progress: Progress) -> Revision {
+        progress.revision.max(self.last)
+    }
+}
+
+/// Waits for the feed to reach `revision`.
+pub(crate) async fn wait_for(progress: &mut Receiver<Progress>, revision: Revision) -> Result<(), ApiError> {
+    let reached = progress.wait_for(|progress| progress.ready && progress.revision >= revision);
+    let reached = tokio::time::timeout(CATCH_UP, reached).await.map(|reached| reached.is_ok());
+    match reached {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(ApiError::service_unavailable("the API server is shutting down")),
+        Err(_) => {
+            let current = progress.borrow().revision;
+            Err(too_large_resource_version(revision, current))
+        }
+    }
+}
+
+/// 504 for a revision that has not happened here yet, in the words clients look for.
+pub(crate) fn too_large_resource_version(asked: Revision, current: Revision) -> ApiError {
+    let message = format!("Too large resource version: {asked}, current: {current}");
+    let mut error = ApiError::timeout(&message);
+    error.message.clone_from(&message);
+    if let Some(details) = &mut error.details {
+        details.causes = Some(vec![StatusCause {
+            reason: Some("ResourceVersionTooLarge".to_owned()),
+            message: Some("Too large resource version".to_owned()),
+            field: None,
+        }]);
+    }
+    error
+}
+
+/// 410 for a revision that fell out of the window.
+fn expired(asked: Revision, start: Revision) -> ApiError {
+    ApiError::gone_expired(format!("too old resource version: {asked} ({start})"))
+}

@@ -1,0 +1,262 @@
+//! The one task that carries the store's changes into the caches.
+//!
+//! It lists the whole prefix, then watches it. When the watch breaks it goes on after the last
+//! revision it applied; only when the store has forgotten that revision does it list anew, and then
+//! it ends every watch, for what was missed can't be told any more.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use serde_json::Value;
+use skep_storage::{Batch, Change, Error, KeyValue, Range, Revision, Storage, WatchMessage};
+use tokio::sync::watch::{Receiver, Sender, channel};
+use tokio_util::sync::CancellationToken;
+
+use super::object::Object;
+use super::window::{Event, EventType, Window};
+use super::{Cache, Prepare, WINDOW};
+
+/// Objects read in one go while listing.
+const PAGE: usize = 1000;
+
+/// Pause before a broken watch is opened again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How far the feed is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// The first listing is done.
+    pub(crate) ready: bool,
+    /// Every change up to here is in the caches.
+    pub(crate) revision: Revision,
+    /// History before this is no longer given out.
+    pub(crate) forgotten: Revision,
+}
+
+struct Fed {
+    cache: Arc<Cache>,
+    prepare: Prepare,
+}
+
+/// The feed before it runs.
+pub(crate) struct Feed {
+    storage: Arc<dyn Storage>,
+    prefix: String,
+    /// More than one where kinds share their storage.
+    caches: HashMap<String, Vec<Fed>>,
+    progress: Sender<Progress>,
+}
+
+impl Feed {
+    /// A feed of everything under `prefix`.
+    pub(crate) fn new(storage: Arc<dyn Storage>, prefix: impl Into<String>) -> Self {
+        let (progress, _) = channel(Progress::default());
+        Self { storage, prefix: prefix.into(), caches: HashMap::new(), progress }
+    }
+
+    /// How far it is.
+    pub(crate) fn progress(&self) -> Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Adds a resource, whose keys begin with `prefix` (`/registry/apps/deployments/`).
+    pub(crate) fn add(&mut self, prefix: impl Into<String>, cache: Arc<Cache>, prepare: Prepare) {
+        self.caches.entry(prefix.into()).or_default().push(Fed { cache, prepare });
+    }
+
+    /// Runs until cancelled.
+    pub(crate) async fn run(self, cancel: CancellationToken) {
+        let work = async {
+            loop {
+                if let Err(error) = self.follow().await {
+                    tracing::warn!(%error, "the storage watch broke; opening it again");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = cancel.cancelled() => {}
+        }
+    }
+
+    /// Follows the store until something breaks.
+    async fn follow(&self) -> Result<(), Error> {
+        if !self.progress.borrow().ready {
+            self.load().await?;
+        }
+        let after = self.progress.borrow().revision;
+        let mut watch = match self.storage.watch(&self.prefix, after).await {
+            Err(Error::Compacted { .. }) => return self.begin_anew(),
+            other => other?,
+        };
+        while let Some(message) = watch.next().await {
+            match message {
+                Ok(WatchMessage::Batch(batch)) => self.apply(&batch),
+                Ok(WatchMessage::Progress(revision)) => self.advance(revision),
+                Err(Error::Compacted { .. }) => return self.begin_anew(),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::unnecessary_wraps)] // the result of the call that found the gap
+    fn begin_anew(&self) -> Result<(), Error> {
+        tracing::warn!("the store has forgotten the revision the caches stand at; listing again");
+        self.progress.send_modify(|progress| progress.ready = false);
+        Ok(())
+    }
+
+    /// Lists everything at one revision.
+    async fn load(&self) -> Result<(), Error> {
+        let mut states: HashMap<(&str, usize), BTreeMap<String, Arc<Object>>> = HashMap::new();
+        let mut range = Range { limit: PAGE, ..Range::prefix(self.prefix.clone()) };
+        loop {
+            let page = self.storage.range(range.clone()).await?;
+            if range.revision == 0 {
+                // The first page fixes the revision of all of them. Nothing can be read at revision 0.
+                range.revision = page.revision.max(1);
+            }
+            for kv in &page.kvs {
+                let Some((prefix, fed)) = self.owner(&kv.key) else { continue };
+                for (index, fed) in fed.iter().enumerate() {
+                    if let Some(object) = parse(kv, &fed.prepare) {
+                        let state = states.entry((prefix, index)).or_default();
+                        state.insert(object.key(), Arc::new(object));
+                    }
+                }
+            }
+            match page.kvs.last() {
+                // The smallest key after the last one.
+                Some(last) if page.more => range.start = format!("{}\u{1}", last.key),
+                _ => break,
+            }
+        }
+        for (prefix, fed) in &self.caches {
+            for (index, fed) in fed.iter().enumerate() {
+                let mut state = fed.cache.write();
+                state.objects = states.remove(&(prefix.as_str(), index)).unwrap_or_default();
+                state.window = Window::new(range.revision, WINDOW);
+                state.last = range.revision;
+                state.watchers.clear();
+            }
+        }
+        self.progress.send_modify(|progress| {
+            progress.ready = true;
+            progress.revision = range.revision;
+            progress.forgotten = range.revision;
+        });
+        Ok(())
+    }
+
+    /// Applies all changes of one revision.
+    fn apply(&self, batch: &Batch) {
+        if batch.revision <= self.progress.borrow().revision {
+            return;
+        }
+        // Changes of one resource are applied under one lock, so that nobody sees half a transaction.
+        let mut groups: Vec<(&[Fed], Vec<&Change>)> = Vec::new();
+        for change in &batch.changes {
+            let (Change::Put { kv: KeyValue { key, .. }, .. } | Change::Delete { key, .. }) = change;
+            let Some((_, fed)) = self.owner(key) else { continue };
+            match groups.iter_mut().find(|(known, _)| std::ptr::eq(*known, fed)) {
+                Some((_, changes)) => changes.push(change),
+                None => groups.push((fed, vec![change])),
+            }
+        }
+        for (fed, changes) in groups {
+            for fed in fed {
+                apply(fed, &changes, batch.revision);
+            }
+        }
+        self.advance(batch.revision);
+    }
+
+    fn advance(&self, revision: Revision) {
+        self.progress.send_if_modified(|progress| {
+            let later = revision > progress.revision;
+            progress.revision = progress.revision.max(revision);
+            later
+        });
+    }
+
+    /// The cache a key belongs to: by `/registry/resource/…` or `/registry/group/resource/…`.
+    fn owner(&self, key: &str) -> Option<(&str, &[Fed])> {
+        let rest = key.strip_prefix(&self.prefix)?;
+        let mut slashes = rest.match_indices('/').map(|(at, _)| self.prefix.len() + at + 1);
+        let one = slashes.next()?;
+        let two = slashes.next().unwrap_or(one);
+        [one, two]
+            .into_iter()
+            .find_map(|end| self.caches.get_key_value(&key[..end]))
+            .map(|(prefix, fed)| (prefix.as_str(), fed.as_slice()))
+    }
+}
+
+/// Applies the changes of one revision to one cache.
+fn apply(fed: &Fed, changes: &[&Change], revision: Revision) {
+    // Parsing needs no lock.
+    let parsed: Vec<_> = changes
+        .iter()
+        .map(|change| match change {
+            Change::Put { kv, .. } => (kv.key.as_str(), parse(kv, &fed.prepare)),
+            Change::Delete { key, .. } => (key.as_str(), None),
+        })
+        .collect();
+    let mut state = fed.cache.write();
+    for (storage_key, object) in parsed {
+        let event = if let Some(object) = object {
+            let object = Arc::new(object);
+            let previous = state.objects.insert(object.key(), object.clone());
+            let kind = if previous.is_some() { EventType::Modified } else { EventType::Added };
+            Event::new(kind, object, previous, revision)
+        } else {
+            let Some(previous) = remove(&mut state.objects, storage_key) else { continue };
+            Event::new(EventType::Deleted, Arc::new(previous.at(revision)), Some(previous), revision)
+        };
+        let event = Arc::new(event);
+        state.window.push(event.clone());
+        state.watchers.send(&event);
+    }
+    state.last = revision;
+}
+
+/// Removes by storage key, whose end is the key inside the resource.
+fn remove(objects: &mut BTreeMap<String, Arc<Object>>, storage_key: &str) -> Option<Arc<Object>> {
+    let mut slashes = storage_key.rmatch_indices('/').map(|(at, _)| at + 1);
+    let name = slashes.next()?;
+    let namespaced = slashes.next()?;
+    objects.remove(&storage_key[namespaced..]).or_else(|| objects.remove(&storage_key[name..]))
+}
+
+/// Parses a pair; what can't be read is logged and left out, so that one damaged object does not take
+/// a whole resource down.
+fn parse(kv: &KeyValue, prepare: &Prepare) -> Option<Object> {
+    match serde_json::from_slice::<Value>(&kv.value) {
+        Ok(value) => {
+            let (value, fields) = prepare(value);
+            Some(Object::new(value, kv.mod_revision, fields))
+        }
+        Err(error) => {
+            tracing::error!(key = kv.key, %error, "a stored object can't be read");
+            None
+        }
+    }
+}
+
+impl Feed {
+    /// Shares the sender with whoever compacts: history before `floor` is no longer given out.
+    pub(crate) fn forgetter(&self) -> impl Fn(Revision) + Send + 'static {
+        let progress = self.progress.clone();
+        let caches: Vec<Arc<Cache>> = self.caches.values().flatten().map(|fed| fed.cache.clone()).collect();
+        move |floor| {
+            progress.send_modify(|progress| progress.forgotten = progress.forgotten.max(floor));
+            for cache in &caches {
+                cache.write().window.forget(floor);
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! One client's watch: the past out of the window, then what happens, with bookmarks between.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use skep_api::error::ApiError;
+use skep_storage::Revision;
+use tokio::sync::mpsc;
+use tokio::sync::watch::Receiver;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+
+use super::feed::Progress;
+use super::filter::Filter;
+use super::watchers::Seen;
+use super::{Cache, expired};
+
+/// How often a bookmark tells an idle watcher how far it is.
+const BOOKMARKS: Duration = Duration::from_secs(50);
+
+/// What a watch asks for.
+#[derive(Clone, Debug, Default)]
+pub struct WatchOptions {
+    /// Which objects.
+    pub filter: Filter,
+    /// Begin after this; `None` and 0 begin with what is there.
+    pub resource_version: Option<Revision>,
+    /// Send bookmarks.
+    pub bookmarks: bool,
+    /// `sendInitialEvents`: begin with what is there and mark its end by a bookmark; `Some(false)`
+    /// begins with the next change even without a resource version.
+    pub initial_events: Option<bool>,
+}
+
+/// What a watch says.
+#[derive(Clone, Debug)]
+pub enum WatchItem {
+    /// A change.
+    Event(Seen),
+    /// All changes up to here were sent.
+    Bookmark {
+        /// The revision reached.
+        revision: Revision,
+        /// This one ends the initial events.
+        initial_end: bool,
+    },
+}
+
+/// An open watch. Ends (with `None`) when the watcher was too slow or the cache began anew.
+pub struct Watch {
+    cache: Weak<Cache>,
+    id: u64,
+    backlog: VecDeque<WatchItem>,
+    receiver: mpsc::Receiver<Seen>,
+    progress: Receiver<Progress>,
+    bookmarks: Option<Interval>,
+    sent: Revision,
+}
+
+impl Cache {
+    /// Opens a watch. The cache must be as new as the options ask for.
+    pub(crate) fn watch(self: &Arc<Self>, options: &WatchOptions) -> Result<Watch, ApiError> {
+        let mut state = self.write();
+        let now = state.now(*self.progress.borrow());
+        let mut backlog = VecDeque::new();
+        let begin = match (options.initial_events, options.resource_version) {
+            (Some(true), _) | (None, None | Some(0)) => {
+                let matching = state.objects.values().filter(|object| options.filter.matches(object));
+                backlog.extend(matching.cloned().map(|object| WatchItem::Event(Seen::initial(object))));
+                now
+            }
+            (Some(false), None | Some(0)) => now,
+            (_, Some(revision)) => {
+                let start = state.window.start();
+                let events = state.window.after(revision).ok_or_else(|| expired(revision, start))?;
+                let seen = events.filter_map(|event| Seen::through(&options.filter, event));
+                backlog.extend(seen.map(WatchItem::Event));
+                revision
+            }
+        };
+        if options.initial_events == Some(true) && options.bookmarks {
+            backlog.push_back(WatchItem::Bookmark { revision: now, initial_end: true });
+        }
+        let (id, receiver) = state.watchers.add(options.filter.clone());
+        drop(state);
+        let bookmarks = options.bookmarks.then(|| {
+            let mut interval = interval_at(Instant::now() + BOOKMARKS, BOOKMARKS);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        });
+        Ok(Watch {
+            cache: Arc::downgrade(self),
+            id,
+            backlog,
+            receiver,
+            progress: self.progress.clone(),
+            bookmarks,
+            sent: begin,
+        })
+    }
+}
+
+impl Watch {
+    /// The next item. Cancel safe: an item is taken and returned in one step.
+    pub async fn next(&mut self) -> Option<WatchItem> {
+        if let Some(item) = self.backlog.pop_front() {
+            return Some(self.note(item));
+        }
+        let Some(bookmarks) = &mut self.bookmarks else {
+            return self.receiver.recv().await.map(|seen| self.note(WatchItem::Event(seen)));
+        };
+        tokio::select! {
+            biased;
+            seen = self.receiver.recv() => seen.map(|seen| self.note(WatchItem::Event(seen))),
+            _ = bookmarks.tick() => Some(self.bookmark()),
+        }
+    }
+
+    /// What can be had without waiting, for writing many events at once.
+    pub fn try_next(&mut self) -> Option<WatchItem> {
+        let item = match self.backlog.pop_front() {
+            Some(item) => item,
+            None => WatchItem::Event(self.receiver.try_recv().ok()?),
+        };
+        Some(self.note(item))
+    }
+
+    /// The progress is read before the queue is emptied: whatever it covers is in the queue already.
+    fn bookmark(&mut self) -> WatchItem {
+        let revision = self.progress.borrow().revision;
+        while let Ok(seen) = self.receiver.try_recv() {
+            self.backlog.push_back(WatchItem::Event(seen));
+        }
+        if self.backlog.is_empty() {
+            return self.note(WatchItem::Bookmark { revision: revision.max(self.sent), initial_end: false });
+        }
+        let last = self.backlog.iter().rev().find_map(|item| match item {
+            WatchItem::Event(seen) => Some(seen.object.revision),
+            WatchItem::Bookmark { .. } => None,
+        });
+        let revision = revision.max(last.unwrap_or_default());
+        self.backlog.push_back(WatchItem::Bookmark { revision, initial_end: false });
+        match self.backlog.pop_front() {
+            Some(item) => self.note(item),
+            None => WatchItem::Bookmark { revision, initial_end: false },
+        }
+    }
+
+    fn note(&mut self, item: WatchItem) -> WatchItem {
+        let revision = match &item {
+            // Initial objects carry their own, older revisions.
+            WatchItem::Event(seen) => seen.object.revision,
+            WatchItem::Bookmark { revision, .. } => *revision,
+        };
+        self.sent = self.sent.max(revision);
+        item
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(cache) = self.cache.upgrade() {
+            cache.write().watchers.remove(self.id);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Create.
+
+use serde_json::Value;
+use skep_admission::Operation;
+use skep_api::error::ApiError;
+use skep_api::field::{Error, ErrorList, Path};
+
+use super::admit::Write;
+use super::commit::{self, Committed};
+use super::fields::own;
+use super::{Registry, Target, WriteOptions, Written, meta};
+use crate::alloc;
+use crate::cache::set_resource_version;
+
+/// How often a generated name is tried.
+const NAMES: usize = 8;
+
+/// How often an address drawn for a service is tried.
+const DRAWS: usize = 8;
+
+impl Registry {
+    /// Creates an object. The target's name may be empty: the object's own name counts.
+    pub async fn create(
+        &self,
+        target: &Target,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let named = !meta::text(&object, "name").is_empty();
+        let tries = if named { 1 } else { NAMES };
+        let mut outcome = Err(ApiError::internal("no name was tried"));
+        for _ in 0..tries {
+            outcome = self.create_once(target, object.clone(), options, false).await;
+            if !outcome.as_ref().is_err_and(ApiError::is_already_exists) {
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// One try. `applied`: the managed fields are those of an apply, already in the object.
+    pub(super) async fn create_once(
+        &self,
+        target: &Target,
+        mut object: Value,
+        options: &WriteOptions,
+        applied: bool,
+    ) -> Result<Written, ApiError> {
+        let resource = self.resource(&target.resource)?.clone();
+        let row = resource.row();
+        if meta::sent_revision(&object)? != 0 {
+            return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        check_place(&object, target)?;
+        meta::fill_on_create(&mut object, &target.namespace)?;
+        row.default(&mut object);
+        row.prepare_create(&mut object);
+        let name = meta::text(&object, "name").to_owned();
+        let target = Target { name: name.clone(), ..target.clone() };
+        let write = Write { resource: &resource, target: &target, options };
+        if name.is_empty() {
+            let path = Path::new("metadata").child("name");
+            let mut errors =
+                ErrorList::from(vec![Error::required(&path, "name or generateName is required")]);
+            errors.extend(row.strategy.validate(&object));
+            return Err(ApiError::invalid(resource.gvk(), "", &errors));
+        }
+
+        object = self.mutate(&write, Operation::Create, object, None).await?;
+        row.default(&mut object);
+        for _ in 0..DRAWS {
+            let mut object = object.clone();
+            let allocated = if write.is("", "services") {
+                let owner = format!("{}/{name}", target.namespace);
+                let plan = alloc::plan(&self.pools, owner, &mut object, None);
+                Some(plan.map_err(|errors| ApiError::invalid(resource.gvk(), &name, &errors))?)
+            } else {
+                None
+            };
+            write.verdict(&row.validate_create(&object), &name)?;
+            object = self.check(&write, Operation::Create, object, None).await?;
+            if !applied {
+                own(&write, None, &mut object)?;
+            }
+            let warnings = row.strategy.warnings(&object);
+            if options.dry_run {
+                self.consistent().await?;
+                if resource.cache().get(&target.namespace, &name).is_some() {
+                    return Err(ApiError::already_exists(resource.gvr(), &name));
+                }
+                return Ok(Written { object, created: true, warnings });
+            }
+            let key = resource.key(&target.namespace, &name);
+            let put = commit::Write::Put(commit::encode(&resource, &object)?);
+            match commit::commit(&*self.storage, &key, 0, put, allocated).await? {
+                Committed::Yes(revision) => {
+                    set_resource_version(&mut object, revision);
+                    return Ok(Written { object, created: true, warnings });
+                }
+                Committed::Stale => return Err(ApiError::already_exists(resource.gvr(), &name)),
+                Committed::Taken => {}
+            }
+        }
+        Err(ApiError::internal("no free service address could be reserved, try again"))
+    }
+}
+
+/// The object must lie where the request says.
+pub(super) fn check_place(object: &Value, target: &Target) -> Result<(), ApiError> {
+    let namespace = meta::text(object, "namespace");
+    if !namespace.is_empty() && namespace != target.namespace {
+        return Err(if target.namespace.is_empty() {
+            ApiError::bad_request("namespace is not allowed on this type")
+        } else {
+            ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            )
+        });
+    }
+    let name = meta::text(object, "name");
+    if !target.name.is_empty() && !name.is_empty() && name != target.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            target.name
+        )));
+    }
+    Ok(())
+}

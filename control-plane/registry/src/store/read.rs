@@ -1,0 +1,77 @@
+//! Get, list and watch.
+
+use std::sync::Arc;
+
+use skep_api::error::ApiError;
+use skep_storage::Revision;
+
+use super::{Registry, Resource, Target, storage_error};
+use crate::cache::{At, Filter, List, ListOptions, Object, Watch, WatchOptions, plan, wait_for};
+
+impl Registry {
+    /// Waits until the caches show everything the store had when this was called; returns the revision.
+    pub(crate) async fn consistent(&self) -> Result<Revision, ApiError> {
+        let revision = self.storage.current_revision().await.map_err(|error| storage_error(&error))?;
+        self.reach(revision).await?;
+        Ok(revision)
+    }
+
+    /// Waits until the caches have reached a revision.
+    pub(crate) async fn reach(&self, revision: Revision) -> Result<(), ApiError> {
+        let mut progress = self.progress.clone();
+        if progress.borrow().revision < revision {
+            // Changes outside of what the caches follow are told by progress messages only.
+            self.storage.request_progress().await.map_err(|error| storage_error(&error))?;
+        }
+        wait_for(&mut progress, revision).await
+    }
+
+    /// One object. `revision` as in [`ListOptions::resource_version`].
+    pub async fn get(&self, target: &Target, revision: Option<Revision>) -> Result<Arc<Object>, ApiError> {
+        let resource = self.resource(&target.resource)?;
+        match revision {
+            None => _ = self.consistent().await?,
+            Some(0) => {}
+            Some(revision) => self.reach(revision).await?,
+        }
+        find(resource, target)
+    }
+
+    /// A page of a collection.
+    pub async fn list(&self, target: &Target, options: &ListOptions) -> Result<List, ApiError> {
+        let resource = self.resource(&target.resource)?;
+        resource.row().check_field_selector(&options.filter.fields)?;
+        let plan = plan(options)?;
+        if plan.consistent {
+            self.consistent().await?;
+        } else {
+            let (At::Newest(revision) | At::Exactly(revision)) = plan.at;
+            self.reach(revision).await?;
+        }
+        resource.cache().list(&plan, options)
+    }
+
+    /// Everything in a collection that passes the filter.
+    pub async fn list_all(&self, target: &Target, filter: &Filter) -> Result<Vec<Arc<Object>>, ApiError> {
+        let options = ListOptions { filter: filter.clone(), ..ListOptions::default() };
+        Ok(self.list(target, &options).await?.items)
+    }
+
+    /// Opens a watch on a collection.
+    pub async fn watch(&self, target: &Target, options: &WatchOptions) -> Result<Watch, ApiError> {
+        let resource = self.resource(&target.resource)?;
+        resource.row().check_field_selector(&options.filter.fields)?;
+        match options.resource_version {
+            None => _ = self.consistent().await?,
+            Some(0) => {}
+            Some(revision) => self.reach(revision).await?,
+        }
+        resource.cache().watch(options)
+    }
+}
+
+/// The object as the cache has it.
+pub(super) fn find(resource: &Resource, target: &Target) -> Result<Arc<Object>, ApiError> {
+    let found = resource.cache().get(&target.namespace, &target.name);
+    found.ok_or_else(|| ApiError::not_found(resource.gvr(), &target.name))
+}

@@ -1,0 +1,150 @@
+//! A row of the table of kinds at work: its cache and its keys.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use skep_admission::Reader;
+use skep_api::error::ApiError;
+use skep_api::resource::{GroupVersionKind, GroupVersionResource};
+
+use super::PREFIX;
+use crate::cache::{Cache, Feed, Filter};
+use crate::kinds;
+use crate::strategy::{KindRow, Storage};
+
+/// One resource of the API.
+pub struct Resource {
+    row: &'static KindRow,
+    gvr: GroupVersionResource,
+    gvk: GroupVersionKind,
+    prefix: String,
+    cache: Arc<Cache>,
+}
+
+impl Resource {
+    /// Its row in the table of kinds.
+    pub fn row(&self) -> &'static KindRow {
+        self.row
+    }
+
+    /// Its name.
+    pub fn gvr(&self) -> &GroupVersionResource {
+        &self.gvr
+    }
+
+    /// The kind of its objects.
+    pub fn gvk(&self) -> &GroupVersionKind {
+        &self.gvk
+    }
+
+    /// Its cache.
+    pub(crate) fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// How many objects there are.
+    pub fn count(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// How many watches are open.
+    pub fn watchers(&self) -> usize {
+        self.cache.watchers()
+    }
+
+    /// The object as the kind it is stored as.
+    pub(crate) fn to_stored(&self, object: Value) -> Value {
+        match self.row.storage {
+            Storage::Alias { to, .. } => to(object),
+            Storage::Own | Storage::Virtual => object,
+        }
+    }
+
+    /// The storage key of an object.
+    pub(crate) fn key(&self, namespace: &str, name: &str) -> String {
+        let mut key = self.prefix.clone();
+        if !namespace.is_empty() {
+            key.push_str(namespace);
+            key.push('/');
+        }
+        key.push_str(name);
+        key
+    }
+}
+
+/// `/registry/pods/`, `/registry/apps/deployments/`.
+fn prefix(gvr: &GroupVersionResource) -> String {
+    if gvr.group.is_empty() {
+        format!("{PREFIX}{}/", gvr.resource)
+    } else {
+        format!("{PREFIX}{}/{}/", gvr.group, gvr.resource)
+    }
+}
+
+/// The resources of the table that are stored; their caches are added to the feed.
+pub(super) fn table(feed: &mut Feed) -> HashMap<GroupVersionResource, Arc<Resource>> {
+    let mut resources = HashMap::new();
+    for row in kinds::TABLE.iter().copied() {
+        let (gvr, gvk) = (row.gvr(), row.gvk());
+        let stored = match row.storage {
+            Storage::Own => gvr.clone(),
+            Storage::Alias { group, version, plural, .. } => {
+                GroupVersionResource::new(group, version, plural)
+            }
+            Storage::Virtual => continue,
+        };
+        let prefix = prefix(&stored);
+        let cache = Arc::new(Cache::new(gvk.clone(), feed.progress()));
+        let prepare = move |value: Value| {
+            let value = match row.storage {
+                Storage::Alias { from, .. } => from(value),
+                Storage::Own | Storage::Virtual => value,
+            };
+            let fields = row.fields(&value);
+            (value, fields)
+        };
+        feed.add(prefix.clone(), cache.clone(), Box::new(prepare));
+        resources.insert(gvr.clone(), Arc::new(Resource { row, gvr, gvk, prefix, cache }));
+    }
+    resources
+}
+
+/// Reads the cluster out of the caches: what admission plug-ins see.
+pub struct ClusterReader {
+    resources: Arc<HashMap<GroupVersionResource, Arc<Resource>>>,
+}
+
+impl ClusterReader {
+    pub(super) fn new(resources: Arc<HashMap<GroupVersionResource, Arc<Resource>>>) -> Self {
+        Self { resources }
+    }
+
+    fn cache(&self, gvr: &GroupVersionResource) -> Result<&Arc<Cache>, ApiError> {
+        self.resources.get(gvr).map(|resource| resource.cache()).ok_or_else(ApiError::no_such_path)
+    }
+}
+
+#[async_trait]
+impl Reader for ClusterReader {
+    async fn get(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Option<Arc<Value>>, ApiError> {
+        let object = self.cache(gvr)?.get(namespace.unwrap_or_default(), name);
+        Ok(object.map(|object| object.value.clone()))
+    }
+
+    async fn list(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: Option<&str>,
+    ) -> Result<Vec<Arc<Value>>, ApiError> {
+        let filter = Filter { namespace: namespace.map(str::to_owned), ..Filter::default() };
+        let objects = self.cache(gvr)?.snapshot(&filter);
+        Ok(objects.iter().map(|object| object.value.clone()).collect())
+    }
+}

@@ -1,0 +1,90 @@
+//! The scale subresource: a small object made of a large one.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use skep_api::error::ApiError;
+use skep_api::resource::GroupVersionKind;
+
+use super::patch::patched;
+use super::update::{Part, Proposal};
+use super::{Patch, Registry, Resource, Target, WriteOptions, Written, meta};
+use crate::cache::Object;
+use crate::strategy::ScalePaths;
+
+impl Registry {
+    /// The scale of an object.
+    pub async fn get_scale(&self, target: &Target) -> Result<Value, ApiError> {
+        let resource = self.resource(&target.resource)?;
+        let object = self.get(target, None).await?;
+        scale_of(resource, &object.value)
+    }
+
+    pub(super) async fn update_scale(
+        &self,
+        target: &Target,
+        scale: &Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        self.change_scale(target, options, &mut |_| Ok(scale.clone())).await
+    }
+
+    pub(super) async fn patch_scale(
+        &self,
+        target: &Target,
+        patch: &Patch,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let resource = self.resource(&target.resource)?.clone();
+        self.change_scale(target, options, &mut |scale| match patch {
+            Patch::Apply(applied) => {
+                let mut scale = scale.clone();
+                if let Some(spec) = applied.get("spec") {
+                    scale["spec"] = spec.clone();
+                }
+                Ok(scale)
+            }
+            // A scale has no lists, so a strategic patch of it is a merge patch.
+            Patch::Strategic(patch) | Patch::Merge(patch) => {
+                patched(&resource, scale, &Patch::Merge(patch.clone()))
+            }
+            Patch::Json(_) => patched(&resource, scale, patch),
+        })
+        .await
+    }
+
+    async fn change_scale(
+        &self,
+        target: &Target,
+        options: &WriteOptions,
+        change: &mut (dyn FnMut(&Value) -> Result<Value, ApiError> + Send),
+    ) -> Result<Written, ApiError> {
+        let resource = self.resource(&target.resource)?.clone();
+        let paths = resource.row().strategy.scale().ok_or_else(ApiError::no_such_path)?;
+        // The write is one of the object itself, so that its spec may change; the managers still see
+        // that it came through the subresource.
+        let mut written = self
+            .change(target, options, Part::Object, &mut |old: &Arc<Object>| {
+                let scale = change(&scale_of(&resource, &old.value)?)?;
+                let errors = ScalePaths::validate(&scale);
+                if !errors.is_empty() {
+                    let kind = GroupVersionKind::new("autoscaling", "v1", "Scale");
+                    return Err(ApiError::invalid(&kind, &target.name, &errors));
+                }
+                let mut object = Value::clone(&old.value);
+                paths.write(&mut object, &scale);
+                let sent = meta::sent_revision(&scale)?;
+                let revision = if sent == old.revision { 0 } else { sent };
+                Ok(Proposal { object, revision, applied: false, warnings: Vec::new() })
+            })
+            .await?;
+        written.object = scale_of(&resource, &written.object)?;
+        Ok(written)
+    }
+}
+
+/// The scale of an object.
+fn scale_of(resource: &Resource, object: &Value) -> Result<Value, ApiError> {
+    let paths = resource.row().strategy.scale().ok_or_else(ApiError::no_such_path)?;
+    Ok(paths.read(object))
+}
