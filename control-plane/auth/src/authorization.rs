@@ -3,6 +3,8 @@
 use async_trait::async_trait;
 use skep_api::user::UserInfo;
 
+pub mod abac;
+pub mod node;
 pub mod rbac;
 
 /// What a request wants to do.

@@ -6,5 +6,6 @@
 
 pub mod authentication;
 pub mod authorization;
+pub mod bootstrap;
 pub mod pki;
 pub mod tokens;

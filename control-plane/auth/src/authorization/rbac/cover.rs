@@ -30,7 +30,7 @@ fn atoms(rule: &PolicyRule) -> Vec<PolicyRule> {
                         out.extend(names.iter().map(|name| PolicyRule {
                             resource_names: Some(vec![name.clone()]),
                             ..base.clone()
-                        }))
+                        }));
                     }
                 }
             }
