@@ -4,13 +4,25 @@
 //! group, version and kind or a group, version and plural; an alias points at a row that stores.
 
 mod config_map;
+mod daemon_set;
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod event;
 mod lease;
 mod namespace;
 mod node;
 mod pod;
+mod pvc;
+mod replica_set;
+mod replication_controller;
+mod role;
+mod role_binding;
 mod secret;
 mod service;
 mod service_account;
+mod stateful_set;
+mod workload;
 
 use crate::strategy::{KindRow, Storage, Strategy, Subresource};
 
@@ -18,14 +30,32 @@ use crate::strategy::{KindRow, Storage, Strategy, Subresource};
 pub static TABLE: &[&KindRow] = &[
     // core
     &config_map::ROW,
+    &endpoints::ROW,
+    &event::CORE,
     &namespace::ROW,
     &node::ROW,
+    &pvc::ROW,
     &pod::ROW,
+    &replication_controller::ROW,
     &secret::ROW,
     &service::ROW,
     &service_account::ROW,
+    // apps
+    &daemon_set::ROW,
+    &deployment::ROW,
+    &replica_set::ROW,
+    &stateful_set::ROW,
     // coordination.k8s.io
     &lease::ROW,
+    // discovery.k8s.io
+    &endpoint_slice::ROW,
+    // events.k8s.io
+    &event::EVENTS,
+    // rbac.authorization.k8s.io
+    &role::CLUSTER_ROLE,
+    &role::ROLE,
+    &role_binding::CLUSTER_ROLE_BINDING,
+    &role_binding::ROLE_BINDING,
 ];
 
 /// The row of a resource.

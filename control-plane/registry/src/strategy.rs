@@ -231,7 +231,7 @@ pub struct KindRow {
     pub categories: &'static [&'static str],
     /// Whether objects live in namespaces.
     pub namespaced: bool,
-    /// Top-level fields whose change bumps `metadata.generation`; none if the kind has no generation.
+    /// Paths of fields whose change bumps `metadata.generation`; none if the kind has no generation.
     pub generation: &'static [&'static str],
     /// Paths below an object.
     pub subresources: &'static [Subresource],
@@ -310,7 +310,9 @@ impl KindRow {
         }
         self.strategy.prepare_for_update(new, old);
         let changed = |field: &&str| {
-            !check::same(new.get(*field).unwrap_or(&Value::Null), old.get(*field).unwrap_or(&Value::Null))
+            let path: Vec<&str> = field.split('.').collect();
+            let at = |object: &Value| object.at(&path).cloned().unwrap_or(Value::Null);
+            !check::same(&at(new), &at(old))
         };
         if self.generation.iter().any(changed) {
             new.set_generation(old.generation() + 1);

@@ -83,7 +83,7 @@ impl Strategy for Namespace {
                 (None, "Active") | (Some(_), "Terminating") => {}
                 (None, _) => phase.invalid("may only be 'Active' if `deletionTimestamp` is empty"),
                 (Some(_), _) => {
-                    phase.invalid("may only be 'Terminating' if `deletionTimestamp` is not empty")
+                    phase.invalid("may only be 'Terminating' if `deletionTimestamp` is not empty");
                 }
             }
         })

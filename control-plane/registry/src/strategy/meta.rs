@@ -45,7 +45,7 @@ pub fn validate_update(metadata: &At<'_>, old: &Value) {
         let mut added: Vec<String> = finalizers
             .items()
             .iter()
-            .map(|f| f.text())
+            .map(At::text)
             .filter(|f| !before.contains(f))
             .map(|f| format!("{f:?}"))
             .collect();
