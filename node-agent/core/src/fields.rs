@@ -72,9 +72,13 @@ pub fn field_ref(pod: &Pod, path: &str) -> Result<String, FieldError> {
         "spec.nodeName" => spec.and_then(|spec| spec.node_name.clone()),
         "spec.serviceAccountName" => spec.and_then(|spec| spec.service_account_name.clone()),
         "status.hostIP" => status.and_then(|status| status.host_ip.clone()),
-        "status.hostIPs" => status.map(|status| joined(status.host_ips.iter().flatten().map(|ip| ip.ip.as_str()))),
+        "status.hostIPs" => {
+            status.map(|status| joined(status.host_ips.iter().flatten().map(|ip| ip.ip.as_str())))
+        }
         "status.podIP" => status.and_then(|status| status.pod_ip.clone()),
-        "status.podIPs" => status.map(|status| joined(status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()))),
+        "status.podIPs" => {
+            status.map(|status| joined(status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str())))
+        }
         _ => return Err(FieldError::Unsupported(path.to_owned())),
     };
     Ok(value.unwrap_or_default())
@@ -100,7 +104,8 @@ pub fn resource_ref(
     reference: &ResourceFieldSelector,
     node: &NodeFacts,
 ) -> Result<String, FieldError> {
-    let wanted = reference.container_name.as_deref().filter(|name| !name.is_empty()).or(container).unwrap_or_default();
+    let wanted =
+        reference.container_name.as_deref().filter(|name| !name.is_empty()).or(container).unwrap_or_default();
     let container = find(pod, wanted).ok_or_else(|| FieldError::Container(wanted.to_owned()))?;
     let unsupported = || FieldError::Resource(reference.resource.clone());
     let (kind, resource) = reference.resource.split_once('.').ok_or_else(unsupported)?;
@@ -120,7 +125,12 @@ pub fn resource_ref(
         (None, _, huge) if huge.starts_with("hugepages-") => Quantity::from_int(0),
         (None, _, _) => return Err(unsupported()),
     };
-    let divisor = match reference.divisor.as_ref().map(|text| text.0.as_str()).filter(|text| !text.is_empty() && *text != "0") {
+    let divisor = match reference
+        .divisor
+        .as_ref()
+        .map(|text| text.0.as_str())
+        .filter(|text| !text.is_empty() && *text != "0")
+    {
         Some(text) => text.parse::<Quantity>().map_err(|_| FieldError::Divisor(text.to_owned()))?,
         None => Quantity::from_int(1),
     };
@@ -137,7 +147,10 @@ pub fn resource_ref(
 
 fn find<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
     let spec = pod.spec.as_ref()?;
-    spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|container| container.name == name)
+    spec.containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten())
+        .find(|container| container.name == name)
 }
 
 #[cfg(test)]
@@ -186,7 +199,8 @@ mod tests {
             ("limits.cpu", Some("x"), Err(FieldError::Divisor("x".to_owned()))),
         ];
         for (resource, divisor, want) in cases {
-            let reference = serde_json::from_value(json!({"resource": resource, "divisor": divisor.unwrap_or("0")}));
+            let reference =
+                serde_json::from_value(json!({"resource": resource, "divisor": divisor.unwrap_or("0")}));
             let got = resource_ref(&pod(), Some("c"), &reference.expect("a reference"), &node);
             assert_eq!(got, want.map(str::to_owned), "{resource} {divisor:?}");
         }

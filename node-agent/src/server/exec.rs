@@ -1,0 +1,139 @@
+//! `GET /exec/…`: a command in a container, with its streams over a WebSocket.
+
+use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use skep_runtime::{ContainerState, ExecRequest, ExecSession};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+
+use super::Shared;
+use super::channels::{self, Said, Writer, exit_status};
+use super::query::{Parameters, Streams, command};
+use super::refusal::Refusal;
+
+/// Output is passed on in pieces of this size at most.
+const BLOCK: usize = 32 << 10;
+
+pub(super) async fn get(
+    State(node): State<Shared>,
+    Path((namespace, pod, container)): Path<(String, String, String)>,
+    Query(parameters): Query<Parameters>,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Result<Response, Refusal> {
+    let upgrade = upgrade.map_err(|_| Refusal::bad_request("Upgrade request required"))?;
+    let streams = Streams::parse(&parameters)?;
+    let request = ExecRequest { command: command(&parameters), stdin: streams.stdin, tty: streams.tty };
+    if request.command.is_empty() {
+        return Err(Refusal::bad_request("you must specify at least one command for the container"));
+    }
+    let record = node.container(&namespace, &pod, Some(&container), false).await?;
+    if !matches!(record.state, ContainerState::Running { .. }) {
+        return Err(Refusal::bad_request(format!("container {container} is not running in pod {pod}")));
+    }
+    Ok(channels::offer(upgrade).on_upgrade(async move |socket| {
+        let started = node.runtime().exec(&record.id, &request).await;
+        run(socket, started, streams).await;
+    }))
+}
+
+async fn run(socket: WebSocket, started: Result<ExecSession, skep_runtime::Error>, streams: Streams) {
+    let (mut reader, mut writer) = channels::split(socket);
+    let mut session = match started {
+        Ok(session) => session,
+        Err(error) => {
+            let refusal = Refusal::from(error);
+            if let Err(error) = writer.finish(&refusal.to_status()).await {
+                tracing::debug!(%error, "the client is gone");
+            }
+            return;
+        }
+    };
+    let (stdout, stderr) = (session.stdout.take(), session.stderr.take());
+    let mut stdin = session.stdin.take();
+    let listen = async {
+        while let Some(said) = reader.next().await {
+            match said {
+                Said::Stdin(bytes) => {
+                    if let Some(pipe) = &mut stdin
+                        && pipe.write_all(&bytes).await.is_err()
+                    {
+                        // The process has closed its end: what more comes is for nobody.
+                        stdin = None;
+                    }
+                }
+                Said::EndOfStdin => {
+                    stdin = None;
+                    if let Err(error) = session.close_stdin().await {
+                        tracing::debug!(%error, "closing stdin");
+                    }
+                }
+                Said::Resize { width, height } => {
+                    if let Err(error) = session.resize(width, height).await {
+                        tracing::debug!(%error, "resizing the terminal");
+                    }
+                }
+            }
+        }
+    };
+    let speak = async {
+        let outcome = copy(stdout, stderr, streams, &mut writer).await;
+        outcome.map(|()| writer)
+    };
+    let code = tokio::select! {
+        // The client is gone before the command's end: nobody is left to want it.
+        () = listen => None,
+        (code, spoken) = async { tokio::join!(session.wait(), speak) } => spoken.ok().map(|writer| (code, writer)),
+    };
+    match code {
+        Some((code, writer)) => {
+            let status = match code {
+                Ok(code) => exit_status(code),
+                Err(error) => Refusal::from(error).to_status(),
+            };
+            if let Err(error) = writer.finish(&status).await {
+                tracing::debug!(%error, "the client is gone");
+            }
+        }
+        None => {
+            if let Err(error) = session.kill().await {
+                tracing::debug!(%error, "killing an abandoned command");
+            }
+        }
+    }
+    if let Err(error) = session.finish().await {
+        tracing::warn!(%error, "forgetting an exec");
+    }
+}
+
+/// Copies both outputs to the client until both end.
+async fn copy(
+    mut stdout: Option<impl AsyncRead + Unpin>,
+    mut stderr: Option<impl AsyncRead + Unpin>,
+    streams: Streams,
+    writer: &mut Writer,
+) -> Result<(), axum::Error> {
+    let (mut out, mut err) = (vec![0; BLOCK], vec![0; BLOCK]);
+    while stdout.is_some() || stderr.is_some() {
+        tokio::select! {
+            read = read(&mut stdout, &mut out), if stdout.is_some() => match read {
+                0 => stdout = None,
+                count if streams.stdout => writer.send(channels::STDOUT, &out[..count]).await?,
+                _ => {}
+            },
+            read = read(&mut stderr, &mut err), if stderr.is_some() => match read {
+                0 => stderr = None,
+                count if streams.stderr => writer.send(channels::STDERR, &err[..count]).await?,
+                _ => {}
+            },
+        }
+    }
+    Ok(())
+}
+
+/// An error ends a stream like its end does.
+async fn read(pipe: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> usize {
+    match pipe {
+        Some(pipe) => pipe.read(buffer).await.unwrap_or(0),
+        None => 0,
+    }
+}

@@ -1,0 +1,129 @@
+//! `GET /portForward/…?ports=…` over WebSocket `v4.channel.k8s.io`: two channels a port, data and error;
+//! the first message on each names the port in two bytes, little endian.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt, StreamExt};
+use nix::sched::{CloneFlags, setns};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::Shared;
+use super::query::{Parameters, ports};
+use super::refusal::Refusal;
+
+const PROTOCOL: &str = "v4.channel.k8s.io";
+const BLOCK: usize = 32 << 10;
+/// Channels are one byte, two a port.
+const MAX_PORTS: usize = 120;
+const QUEUE: usize = 16;
+
+pub(super) async fn get(
+    State(node): State<Shared>,
+    Path((namespace, pod)): Path<(String, String)>,
+    Query(parameters): Query<Parameters>,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Result<Response, Refusal> {
+    let upgrade = upgrade.map_err(|_| Refusal::bad_request("Upgrade request required"))?;
+    let ports = ports(&parameters)?;
+    if ports.len() > MAX_PORTS {
+        return Err(Refusal::bad_request(format!("at most {MAX_PORTS} ports")));
+    }
+    let netns = node.network_namespace(&namespace, &pod)?;
+    Ok(upgrade.protocols([PROTOCOL]).on_upgrade(async move |socket| run(socket, &ports, netns).await))
+}
+
+async fn run(socket: WebSocket, ports: &[u16], netns: Option<PathBuf>) {
+    let (sink, stream) = socket.split();
+    let (sender, receiver) = mpsc::channel::<(u8, Bytes)>(QUEUE);
+    let mut tasks = JoinSet::new();
+    let mut inputs = HashMap::new();
+    for (at, &port) in ports.iter().enumerate() {
+        let Ok(channel) = u8::try_from(at * 2) else { return };
+        for channel in [channel, channel + 1] {
+            if sender.send((channel, Bytes::copy_from_slice(&port.to_le_bytes()))).await.is_err() {
+                return;
+            }
+        }
+        match dial(port, netns.clone()).await {
+            Ok(connection) => {
+                let (from, to) = connection.into_split();
+                inputs.insert(channel, to);
+                tasks.spawn(upstream(channel, from, sender.clone()));
+            }
+            Err(error) => {
+                let text = format!("error forwarding port {port} to the pod: {error}");
+                if sender.send((channel + 1, text.into())).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+    drop(sender);
+    tokio::select! {
+        () = downstream(stream, inputs) => {}
+        () = speak(sink, receiver) => {}
+    }
+    tasks.shutdown().await;
+}
+
+/// Connects to the port on the pod's own loopback, where `kubectl port-forward` promises to reach. A
+/// thread enters the namespace and ends: the runtime's threads never leave theirs.
+async fn dial(port: u16, netns: Option<PathBuf>) -> io::Result<TcpStream> {
+    let connected = tokio::task::spawn_blocking(move || {
+        let thread = std::thread::Builder::new().name("dial".to_owned()).spawn(move || {
+            if let Some(path) = netns {
+                setns(File::open(path)?, CloneFlags::CLONE_NEWNET)?;
+            }
+            std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+        })?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the dialing thread panicked")))
+    });
+    let stream = connected.await.map_err(io::Error::other)??;
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
+}
+
+async fn upstream(channel: u8, mut from: OwnedReadHalf, sender: mpsc::Sender<(u8, Bytes)>) {
+    let mut block = vec![0; BLOCK];
+    while let Ok(count @ 1..) = from.read(&mut block).await {
+        if sender.send((channel, Bytes::copy_from_slice(&block[..count]))).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn downstream(mut stream: SplitStream<WebSocket>, mut inputs: HashMap<u8, OwnedWriteHalf>) {
+    while let Some(Ok(message)) = stream.next().await {
+        let Message::Binary(bytes) = message else { continue };
+        let Some((channel, data)) = bytes.split_first() else { continue };
+        if let Some(to) = inputs.get_mut(channel)
+            && to.write_all(data).await.is_err()
+        {
+            inputs.remove(channel);
+        }
+    }
+}
+
+async fn speak(mut sink: SplitSink<WebSocket, Message>, mut receiver: mpsc::Receiver<(u8, Bytes)>) {
+    while let Some((channel, data)) = receiver.recv().await {
+        let mut message = BytesMut::with_capacity(data.len() + 1);
+        message.put_u8(channel);
+        message.put_slice(&data);
+        if sink.send(Message::Binary(message.freeze())).await.is_err() {
+            return;
+        }
+    }
+}
