@@ -1,1 +1,27 @@
-//! Loads, pins, attaches and upgrades the eBPF programs; typed maps.
+//! The data plane in the kernel, as user space sees it: load, pin, attach, upgrade, read, write, remove.
+//!
+//! - [`DataPlane`] is everything the node agent does with the kernel.
+//! - [`tables`] holds what a service proxy writes, behind [`tables::ServiceMaps`]; [`memory`] is its fake.
+//! - [`inspect`] reads pinned maps without loading anything.
+//! - [`sockets`] destroys the sockets that are connected to a backend that is gone.
+//!
+//! Invariants: maps and links are pinned, so nothing stops when the process does; programs are loaded before any
+//! link is touched, so a refused program leaves the old one at work; all `unsafe` is in `sys`.
+
+mod data_plane;
+mod error;
+pub mod inspect;
+mod kernel_map;
+mod links;
+pub mod memory;
+mod pins;
+mod programs;
+mod service_maps;
+pub mod sockets;
+#[allow(unsafe_code)]
+mod sys;
+pub mod tables;
+
+pub use data_plane::{DataPlane, Endpoint, LoadOptions, TestRun};
+pub use error::{Error, Result};
+pub use pins::LAYOUT_FOLDER;

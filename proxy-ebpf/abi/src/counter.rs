@@ -1,0 +1,79 @@
+//! Why packets and connects were dropped or passed on, counted per processor.
+
+/// An index into the counters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u32)]
+pub enum Counter {
+    /// A connect or datagram was sent to a backend.
+    SocketTranslated = 0,
+    /// A connect to a service without backends was refused.
+    SocketNoBackend = 1,
+    /// A set's slot or backend was missing although its count promised it.
+    SocketInconsistent = 2,
+    /// A packet's destination was translated.
+    PacketTranslated = 3,
+    /// A packet's answer was translated back.
+    PacketReply = 4,
+    /// A pod's packet got the node's address.
+    Masqueraded = 5,
+    /// An ICMP error was translated.
+    IcmpTranslated = 6,
+    /// Dropped: no backend.
+    DropNoBackend = 7,
+    /// Dropped: the source is not in the service's ranges.
+    DropSourceRange = 8,
+    /// Dropped: the table of flows is full.
+    DropFlowsFull = 9,
+    /// Dropped: no free source port.
+    DropNoPort = 10,
+    /// Dropped: no source address of the packet's family.
+    DropNoSource = 11,
+    /// Dropped: rewriting the packet failed.
+    DropRewrite = 12,
+    /// Dropped: no route to the backend or client.
+    DropNoRoute = 13,
+    /// Refused towards the client: no backend.
+    Rejected = 14,
+    /// Flows that ended and were collected.
+    FlowsCollected = 15,
+    /// Dropped: a fragment without ports to a service.
+    DropFragment = 16,
+}
+
+impl Counter {
+    /// How many there are.
+    pub const COUNT: u32 = 17;
+
+    /// All of them with their names in metrics and tables.
+    pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
+        (Self::SocketTranslated, "socket_translated"),
+        (Self::SocketNoBackend, "socket_no_backend"),
+        (Self::SocketInconsistent, "socket_inconsistent"),
+        (Self::PacketTranslated, "packet_translated"),
+        (Self::PacketReply, "packet_reply"),
+        (Self::Masqueraded, "masqueraded"),
+        (Self::IcmpTranslated, "icmp_translated"),
+        (Self::DropNoBackend, "drop_no_backend"),
+        (Self::DropSourceRange, "drop_source_range"),
+        (Self::DropFlowsFull, "drop_flows_full"),
+        (Self::DropNoPort, "drop_no_port"),
+        (Self::DropNoSource, "drop_no_source"),
+        (Self::DropRewrite, "drop_rewrite"),
+        (Self::DropNoRoute, "drop_no_route"),
+        (Self::Rejected, "rejected"),
+        (Self::FlowsCollected, "flows_collected"),
+        (Self::DropFragment, "drop_fragment"),
+    ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_listed_in_order() {
+        for (index, (counter, _)) in Counter::ALL.iter().enumerate() {
+            assert_eq!(*counter as usize, index);
+        }
+    }
+}

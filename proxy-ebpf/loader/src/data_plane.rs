@@ -1,0 +1,318 @@
+//! The node agent's handle on the data plane.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use skep_ebpf_abi::Addr;
+use skep_ebpf_abi::conntrack::Timeouts;
+use skep_ebpf_abi::node::{self, DEFAULT_PORTS, NodeConfig, endpoint, flags};
+
+use crate::error::{Error, Result};
+use crate::kernel_map::KernelMap;
+use crate::links::{self, POD_HOOKS, UPLINK_HOOKS};
+use crate::pins::{self, Pins};
+use crate::programs::{COLLECT, Programs};
+use crate::service_maps::{KernelServiceMaps, Prefix};
+use crate::sockets::{self, Destroyed, Gone};
+use crate::sys;
+use crate::tables::ServiceMaps;
+
+/// How to load.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Where maps and links are pinned; one folder a node.
+    pub pin_dir: PathBuf,
+    /// The cgroup whose processes get socket load balancing; the root when absent. A relative path is taken inside
+    /// the cgroup v2 hierarchy.
+    pub cgroup: Option<PathBuf>,
+    /// Sizes of maps other than the built-in ones. A pinned map keeps its size.
+    pub map_sizes: BTreeMap<String, u32>,
+}
+
+/// A pod's place on this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// The host's end of the pod's interface pair.
+    pub ifindex: u32,
+    /// The pod's hardware address.
+    pub pod_mac: [u8; 6],
+    /// The hardware address of the host's end.
+    pub host_mac: [u8; 6],
+}
+
+/// The loaded data plane. Dropping it changes nothing in the kernel: what is pinned works on.
+pub struct DataPlane {
+    pins: Pins,
+    cgroup: PathBuf,
+    programs: Mutex<Programs>,
+    services: KernelServiceMaps,
+    endpoints: KernelMap<Addr, node::Endpoint>,
+    keep_source: KernelMap<Prefix<Addr>, u32>,
+    node: KernelMap<u32, NodeConfig>,
+    // Reading and rewriting the one entry must not interleave.
+    node_update: Mutex<()>,
+}
+
+impl std::fmt::Debug for DataPlane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataPlane")
+            .field("pins", &self.pins)
+            .field("cgroup", &self.cgroup)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DataPlane {
+    /// Loads the programs onto the pinned maps (made if missing) and swaps them into the pinned links. If the kernel
+    /// refuses anything, what ran before runs on.
+    ///
+    /// # Errors
+    /// When the build has no object, there is no cgroup v2, or the kernel refuses.
+    pub fn load(options: LoadOptions) -> Result<Self> {
+        let LoadOptions { pin_dir, cgroup, map_sizes } = options;
+        let pins = Pins { root: pin_dir };
+        let cgroup = pins::cgroup(cgroup.as_deref())?;
+        pins.prepare()?;
+        let mut programs = Programs::load(&pins.maps(), &map_sizes)?;
+        let maps = pins.maps();
+        let services = KernelServiceMaps::open(&maps)?;
+        let plane_node = KernelMap::open(&maps, "node")?;
+        if plane_node.get(&0)?.is_none_or(|config: NodeConfig| config.port_max == 0) {
+            plane_node.put(&0, &fresh_node())?;
+        }
+        links::attach_sockets(&programs, &pins, &cgroup)?;
+        links::refresh_interfaces(&mut programs, &pins)?;
+        Ok(Self {
+            endpoints: KernelMap::open(&maps, "endpoints")?,
+            keep_source: KernelMap::open(&maps, "keep_source")?,
+            node: plane_node,
+            node_update: Mutex::new(()),
+            programs: Mutex::new(programs),
+            pins,
+            cgroup,
+            services,
+        })
+    }
+
+    /// Removes every pin, link and filter under `pin_dir`, and the mount if it is ours. Nothing there is success.
+    ///
+    /// # Errors
+    /// When something could not be removed.
+    pub fn purge(pin_dir: &Path) -> Result<()> {
+        Pins::new(pin_dir).remove_all()?;
+        if links::has_tcx() { Ok(()) } else { links::detach_all_clsact() }
+    }
+
+    /// The tables of services.
+    pub fn services(&self) -> &dyn ServiceMaps {
+        &self.services
+    }
+
+    /// Runs the pod program on what comes from a pod. Again is success.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach_pod(&self, host_ifindex: u32) -> Result<()> {
+        let mut programs = self.programs();
+        POD_HOOKS
+            .into_iter()
+            .try_for_each(|hook| links::attach_interface(&mut programs, &self.pins, host_ifindex, hook))
+    }
+
+    /// Undoes [`attach_pod`](Self::attach_pod); not attached is success.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn detach_pod(&self, host_ifindex: u32) -> Result<()> {
+        POD_HOOKS.into_iter().try_for_each(|hook| links::detach_interface(&self.pins, host_ifindex, hook))
+    }
+
+    /// Runs the uplink programs on an interface to the world. Again is success.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach_uplink(&self, ifindex: u32) -> Result<()> {
+        let mut programs = self.programs();
+        UPLINK_HOOKS
+            .into_iter()
+            .try_for_each(|hook| links::attach_interface(&mut programs, &self.pins, ifindex, hook))
+    }
+
+    /// Undoes [`attach_uplink`](Self::attach_uplink); not attached is success.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn detach_uplink(&self, ifindex: u32) -> Result<()> {
+        UPLINK_HOOKS.into_iter().try_for_each(|hook| links::detach_interface(&self.pins, ifindex, hook))
+    }
+
+    /// Tells the programs where a pod's address lives.
+    ///
+    /// # Errors
+    /// When the map is full or the kernel refuses.
+    pub fn set_endpoint(&self, pod_ip: IpAddr, place: &Endpoint) -> Result<()> {
+        let value = node::Endpoint {
+            ifindex: place.ifindex,
+            flags: 0,
+            pod_mac: place.pod_mac,
+            host_mac: place.host_mac,
+        };
+        self.endpoints.put(&pod_ip.into(), &value)
+    }
+
+    /// Forgets a pod's address; absent is success.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove_endpoint(&self, pod_ip: IpAddr) -> Result<()> {
+        self.endpoints.remove(&pod_ip.into())
+    }
+
+    /// Tells the programs the node's own addresses. The first of each family that is not loopback becomes the source
+    /// of translated packets.
+    ///
+    /// # Errors
+    /// When the map is full or the kernel refuses.
+    pub fn set_node_addresses(&self, addresses: &[IpAddr]) -> Result<()> {
+        let wanted: BTreeSet<Addr> = addresses.iter().map(|&address| address.into()).collect();
+        for addr in &wanted {
+            self.endpoints.put(addr, &node::Endpoint { flags: endpoint::HOST, ..Default::default() })?;
+        }
+        for (addr, value) in self.endpoints.entries()? {
+            if value.flags & endpoint::HOST != 0 && !wanted.contains(&addr) {
+                self.endpoints.remove(&addr)?;
+            }
+        }
+        let first = |v4: bool| {
+            let mut usable =
+                addresses.iter().filter(|address| address.is_ipv4() == v4 && !address.is_loopback());
+            usable.next().map_or(Addr::UNSPECIFIED, |&address| address.into())
+        };
+        self.update_node(|config| {
+            config.source_v4 = first(true);
+            config.source_v6 = first(false);
+        })
+    }
+
+    /// Gives pods' packets the node's address when they leave for anything outside `networks` (the ranges of pods,
+    /// and others that know the pods' addresses).
+    ///
+    /// # Errors
+    /// When the map is full or the kernel refuses.
+    pub fn set_masquerade(&self, networks: &[(IpAddr, u8)]) -> Result<()> {
+        let key = |&(address, length): &(IpAddr, u8)| {
+            let data = Addr::from(address);
+            Prefix { bits: data.prefix_bits(length), data }
+        };
+        let wanted: BTreeSet<Prefix<Addr>> = networks.iter().map(key).collect();
+        for network in &wanted {
+            self.keep_source.put(network, &1)?;
+        }
+        for (network, _) in self.keep_source.entries()? {
+            if !wanted.contains(&network) {
+                self.keep_source.remove(&network)?;
+            }
+        }
+        self.update_node(|config| config.flags |= flags::MASQUERADE)
+    }
+
+    /// Removes flows that are over; how many entries of flows remain is not counted here, as that would cost a walk.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn collect_flows(&self) -> Result<()> {
+        let programs = self.programs();
+        if !programs.has_collect() {
+            return Ok(());
+        }
+        let program = programs.fd(COLLECT)?;
+        // The kernel wants at least an Ethernet header's worth of packet.
+        sys::test_run(program, &[0; 64], 1).map(|_| ()).map_err(Error::on("collecting flows"))
+    }
+
+    /// Destroys the translated sockets to backends that are gone, here and in each of `namespaces`.
+    pub fn destroy_sockets(&self, gone: &[Gone], namespaces: &[PathBuf]) -> Destroyed {
+        // A map that cannot be read must not spare a socket that talks to nobody.
+        sockets::destroy(gone, namespaces, &|key| !matches!(self.services.reverse.get(key), Ok(None)))
+    }
+
+    /// Runs an attached-to-nothing copy of a tc program on a packet; for tests and measurements.
+    ///
+    /// # Errors
+    /// When there is no such program or the kernel refuses.
+    pub fn test_run(&self, program: &'static str, packet: &[u8], repeat: u32) -> Result<TestRun> {
+        let programs = self.programs();
+        let ran =
+            sys::test_run(programs.fd(program)?, packet, repeat).map_err(Error::on("running a program"))?;
+        Ok(TestRun { verdict: ran.verdict, packet: ran.packet, nanoseconds: ran.duration })
+    }
+
+    /// The cgroup the socket programs are attached at.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// Where the pins are.
+    pub fn pin_dir(&self) -> &Path {
+        &self.pins.root
+    }
+
+    fn update_node(&self, change: impl FnOnce(&mut NodeConfig)) -> Result<()> {
+        let _guard = self.node_update.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut config = self.node.get(&0)?.unwrap_or_else(fresh_node);
+        change(&mut config);
+        self.node.put(&0, &config)
+    }
+
+    fn programs(&self) -> MutexGuard<'_, Programs> {
+        // Attaching leaves no half state behind that a panic could expose.
+        self.programs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a test run of a program gave.
+#[derive(Debug)]
+pub struct TestRun {
+    /// What the program returned.
+    pub verdict: u32,
+    /// The packet afterwards.
+    pub packet: Vec<u8>,
+    /// The time of one run.
+    pub nanoseconds: u32,
+}
+
+fn fresh_node() -> NodeConfig {
+    NodeConfig {
+        port_min: u32::from(DEFAULT_PORTS.0),
+        port_max: u32::from(DEFAULT_PORTS.1),
+        timeouts: Timeouts::default(),
+        ..NodeConfig::default()
+    }
+}
+
+/// Checks at compile time that the handle may be shared between tasks.
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<DataPlane>();
+};
+
+impl DataPlane {
+    /// The usage of the service maps: name, used, possible.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn usage(&self) -> Result<Vec<(&'static str, usize, u32)>> {
+        self.services.usage()
+    }
+
+    /// Whether the maps can still be read, the cheapest sign of life.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn check(&self) -> Result<()> {
+        sys::map_info(self.node.fd().as_fd()).map(|_| ()).map_err(Error::on("describing a map"))
+    }
+}

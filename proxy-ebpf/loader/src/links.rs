@@ -1,0 +1,202 @@
+//! Attaching programs so that they outlive the process, and swapping them in place.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use aya::programs::tc::{NlOptions, TcAttachOptions, TcError, qdisc_add_clsact, qdisc_detach_program};
+use aya::programs::{Program, ProgramError, TcAttachType};
+use aya::util::KernelVersion;
+
+use crate::error::{Error, Result};
+use crate::pins::Pins;
+use crate::programs::{POD_IN, Programs, SOCKET_PROGRAMS, UPLINK_IN, UPLINK_OUT};
+use crate::sys;
+
+/// Which way packets pass a tc program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    In,
+    Out,
+}
+
+impl Side {
+    /// The kernel's number of the TCX hook.
+    fn tcx(self) -> u32 {
+        match self {
+            Self::In => 46,
+            Self::Out => 47,
+        }
+    }
+
+    fn clsact(self) -> TcAttachType {
+        match self {
+            Self::In => TcAttachType::Ingress,
+            Self::Out => TcAttachType::Egress,
+        }
+    }
+}
+
+/// One attachment of a tc program.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hook {
+    pub(crate) pin: &'static str,
+    pub(crate) program: &'static str,
+    pub(crate) side: Side,
+}
+
+/// What a pod's interface gets.
+pub(crate) const POD_HOOKS: [Hook; 1] = [Hook { pin: "pod", program: POD_IN, side: Side::In }];
+/// What an uplink gets.
+pub(crate) const UPLINK_HOOKS: [Hook; 2] = [
+    Hook { pin: "uplink-in", program: UPLINK_IN, side: Side::In },
+    Hook { pin: "uplink-out", program: UPLINK_OUT, side: Side::Out },
+];
+
+/// Whether tc programs can be attached by links.
+pub(crate) fn has_tcx() -> bool {
+    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+}
+
+/// Attaches the socket programs at `cgroup`, or swaps them into the links that are there.
+pub(crate) fn attach_sockets(programs: &Programs, pins: &Pins, cgroup: &Path) -> Result<()> {
+    let folder = fs::File::open(cgroup).map_err(Error::on(format!("opening cgroup {}", cgroup.display())))?;
+    // The kernel's id of a cgroup is the inode number of its folder.
+    let id = folder.metadata().map_err(Error::on(format!("describing cgroup {}", cgroup.display())))?.ino();
+    for (name, attach_type) in SOCKET_PROGRAMS {
+        let pin = pins.links().join(name.trim_start_matches("skep_"));
+        let program = programs.fd(name)?;
+        adopt_or_create(
+            &pin,
+            program,
+            |info| info.cgroup() == id,
+            folder.as_raw_fd().cast_unsigned(),
+            attach_type,
+        )
+        .map_err(Error::on(format!("attaching {name} at {}", cgroup.display())))?;
+    }
+    Ok(())
+}
+
+/// Attaches one tc program to an interface, or swaps it in.
+pub(crate) fn attach_interface(programs: &mut Programs, pins: &Pins, ifindex: u32, hook: Hook) -> Result<()> {
+    let action = || format!("attaching {} to interface {ifindex}", hook.program);
+    if has_tcx() {
+        let pin = pins.links().join(format!("{}-{ifindex}", hook.pin));
+        let program = programs.fd(hook.program)?;
+        return adopt_or_create(&pin, program, |info| info.ifindex() == ifindex, ifindex, hook.side.tcx())
+            .map_err(Error::on(action()));
+    }
+    let interface = interface_name(ifindex).map_err(Error::on(action()))?;
+    attach_clsact(programs, &interface, hook).map_err(|error| Error::kernel(action(), error))
+}
+
+fn adopt_or_create(
+    pin: &Path,
+    program: std::os::fd::BorrowedFd<'_>,
+    is_target: impl Fn(&sys::LinkInfo) -> bool,
+    target: u32,
+    attach_type: u32,
+) -> io::Result<()> {
+    match sys::open_pinned(pin) {
+        Ok(link) => {
+            // A link whose interface or cgroup went and came back points to nothing, or to a namesake.
+            if sys::link_info(link.as_fd()).is_ok_and(|info| is_target(&info))
+                && sys::link_update(link.as_fd(), program).is_ok()
+            {
+                return Ok(());
+            }
+            drop(link);
+            fs::remove_file(pin)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let link = sys::link_create(program, target, attach_type)?;
+    sys::pin(link.as_fd(), pin)
+}
+
+/// Detaches what [`attach_interface`] attached; nothing attached is success.
+pub(crate) fn detach_interface(pins: &Pins, ifindex: u32, hook: Hook) -> Result<()> {
+    let action = || format!("detaching {} from interface {ifindex}", hook.program);
+    if has_tcx() {
+        let pin = pins.links().join(format!("{}-{ifindex}", hook.pin));
+        return match fs::remove_file(pin) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::kernel(action(), error)),
+            _ => Ok(()),
+        };
+    }
+    match interface_name(ifindex) {
+        Ok(name) => detach_clsact(&name, hook).map_err(Error::on(action())),
+        // The filters went with the interface.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Swaps the loaded programs into every link that is already pinned to an interface.
+pub(crate) fn refresh_interfaces(programs: &mut Programs, pins: &Pins) -> Result<()> {
+    for name in pins.link_names()? {
+        let Some((hook, ifindex)) = parse_name(&name) else { continue };
+        if interface_name(ifindex).is_ok() {
+            attach_interface(programs, pins, ifindex, hook)?;
+        } else {
+            detach_interface(pins, ifindex, hook)?;
+        }
+    }
+    Ok(())
+}
+
+fn parse_name(name: &str) -> Option<(Hook, u32)> {
+    let (kind, ifindex) = name.rsplit_once('-')?;
+    let hook = POD_HOOKS.into_iter().chain(UPLINK_HOOKS).find(|hook| hook.pin == kind)?;
+    Some((hook, ifindex.parse().ok()?))
+}
+
+fn interface_name(ifindex: u32) -> io::Result<String> {
+    let name = nix::net::if_::if_indextoname(ifindex).map_err(io::Error::from)?;
+    name.into_string().map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// Below 6.6 there are no links for tc. A filter stays by itself; replacing one has a short gap, in which packets of
+/// translated flows pass as they are and are sent again.
+fn attach_clsact(programs: &mut Programs, interface: &str, hook: Hook) -> io::Result<()> {
+    if let Err(error) = qdisc_add_clsact(interface) {
+        // Usually it is there already; if it is not, attaching fails and says so.
+        tracing::debug!(interface, %error, "clsact was not added");
+    }
+    detach_clsact(interface, hook)?;
+    let Some(Program::SchedClassifier(program)) = programs.object().program_mut(hook.program) else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
+    let options = TcAttachOptions::Netlink(NlOptions::default());
+    let attached = program.attach_with_options(interface, hook.side.clsact(), options);
+    let link = attached
+        .and_then(|id| program.take_link(id))
+        .map_err(|error: ProgramError| io::Error::other(error))?;
+    // Dropping it would detach the filter, which must outlive us; it owns no descriptor.
+    std::mem::forget(link);
+    Ok(())
+}
+
+fn detach_clsact(interface: &str, hook: Hook) -> io::Result<()> {
+    match qdisc_detach_program(interface, hook.side.clsact(), hook.program) {
+        Ok(()) => Ok(()),
+        Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
+
+/// Detaches clsact filters of ours from every interface, for kernels where no pin tells which have one.
+pub(crate) fn detach_all_clsact() -> Result<()> {
+    let interfaces =
+        nix::net::if_::if_nameindex().map_err(|errno| Error::kernel("listing interfaces", errno.into()))?;
+    for interface in &interfaces {
+        let name = interface.name().to_string_lossy();
+        for hook in POD_HOOKS.into_iter().chain(UPLINK_HOOKS) {
+            detach_clsact(&name, hook).map_err(Error::on(format!("detaching from {name}")))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! From the embedded object to loaded programs on pinned maps.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use aya::programs::{Program, ProgramError};
+use aya::util::KernelVersion;
+use aya::{Ebpf, EbpfLoader};
+
+use crate::error::{Error, Result};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/skep.o"));
+
+/// The maps that outlive the process. The scratch map holds nothing between packets.
+pub(crate) const PINNED_MAPS: [&str; 15] = [
+    "frontends",
+    "sets",
+    "slots",
+    "backends",
+    "affinity",
+    "affinity_match",
+    "reverse",
+    "skip_socket",
+    "flows",
+    "flow_index",
+    "endpoints",
+    "source_ranges",
+    "keep_source",
+    "node",
+    "counters",
+];
+
+/// A cgroup program: its name and the kernel's number of its hook.
+pub(crate) const SOCKET_PROGRAMS: [(&str, u32); 8] = [
+    ("skep_connect4", 10),
+    ("skep_connect6", 11),
+    ("skep_sendmsg4", 14),
+    ("skep_sendmsg6", 15),
+    ("skep_recvmsg4", 19),
+    ("skep_recvmsg6", 20),
+    ("skep_getpeername4", 29),
+    ("skep_getpeername6", 30),
+];
+
+/// What comes in over an uplink.
+pub(crate) const UPLINK_IN: &str = "skep_uplink_in";
+/// What leaves over an uplink.
+pub(crate) const UPLINK_OUT: &str = "skep_uplink_out";
+/// What comes from a pod.
+pub(crate) const POD_IN: &str = "skep_pod_in";
+/// The collector of ended flows.
+pub(crate) const COLLECT: &str = "skep_collect";
+
+/// Programs in the kernel, attached to nothing yet.
+pub(crate) struct Programs {
+    object: Ebpf,
+    has_collect: bool,
+}
+
+impl Programs {
+    /// Loads all programs onto the maps pinned in `maps`, making those that are missing.
+    pub(crate) fn load(maps: &Path, sizes: &BTreeMap<String, u32>) -> Result<Self> {
+        if OBJECT.is_empty() {
+            return Err(Error::NoObject);
+        }
+        let kernel = KernelVersion::current().map_err(|error| {
+            Error::kernel("asking for the kernel's version", std::io::Error::other(error))
+        })?;
+        let has_set_retval = u32::from(kernel >= KernelVersion::new(5, 18, 0));
+        let has_collect = kernel >= KernelVersion::new(5, 13, 0);
+        let mut loader = EbpfLoader::new();
+        loader.override_global("HAS_SET_RETVAL", &has_set_retval, true);
+        for name in PINNED_MAPS {
+            loader.map_pin_path(name, maps.join(name));
+        }
+        for (name, size) in sizes {
+            loader.map_max_entries(name, *size);
+        }
+        let mut object = loader.load(OBJECT).map_err(|error| Error::Object(Box::new(error)))?;
+        for (name, _) in SOCKET_PROGRAMS {
+            load_one(&mut object, name)?;
+        }
+        for name in [UPLINK_IN, UPLINK_OUT, POD_IN] {
+            load_one(&mut object, name)?;
+        }
+        if has_collect {
+            load_one(&mut object, COLLECT)?;
+        }
+        Ok(Self { object, has_collect })
+    }
+
+    /// Whether flows can be collected in the kernel.
+    pub(crate) fn has_collect(&self) -> bool {
+        self.has_collect
+    }
+
+    /// A loaded program's descriptor.
+    pub(crate) fn fd(&self, name: &'static str) -> Result<BorrowedFd<'_>> {
+        let program = self.object.program(name).ok_or(Error::MissingProgram(name))?;
+        Ok(program.fd().map_err(|error| refused(name, error))?.as_fd())
+    }
+
+    /// The object, for the fallback that attaches through it.
+    pub(crate) fn object(&mut self) -> &mut Ebpf {
+        &mut self.object
+    }
+}
+
+fn load_one(object: &mut Ebpf, name: &'static str) -> Result<()> {
+    match object.program_mut(name) {
+        Some(Program::CgroupSockAddr(program)) => program.load(),
+        Some(Program::SchedClassifier(program)) => program.load(),
+        _ => return Err(Error::MissingProgram(name)),
+    }
+    .map_err(|error| refused(name, error))
+}
+
+fn refused(name: &'static str, error: ProgramError) -> Error {
+    Error::Program { name, source: Box::new(error) }
+}

@@ -1,0 +1,9 @@
+//! The data plane on the real kernel: in a network namespace and a child cgroup of the test's own.
+//!
+//! Skipped, loudly, without root; with `SKEP_TEST_REQUIRE_ALL=1` that is a failure.
+
+mod helper;
+mod packets;
+mod restart;
+mod socket_lb;
+mod support;

@@ -1,0 +1,1 @@
+//! The tc programs on crafted packets.

@@ -1,0 +1,88 @@
+//! Removing flows that are over, inside the kernel: no system call per entry, and a flow that is used meanwhile is
+//! judged by its time at that very moment.
+
+#![allow(missing_docs)] // The macro generates an undocumented item beside each documented one.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_for_each_map_elem;
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use skep_ebpf_abi::counter::Counter;
+use skep_ebpf_abi::flow::{Flow, FlowKey};
+
+use crate::count::count;
+use crate::flows::{node, same};
+use crate::maps::{FLOW_INDEX, FLOWS};
+use crate::select::now;
+
+/// Never attached; user space runs it with an empty packet. Needs `bpf_for_each_map_elem` (5.13).
+#[classifier]
+pub fn skep_collect(_ctx: TcContext) -> i32 {
+    // SAFETY: the map's address is what the loader replaces by the map; the callback has the signature for hashes.
+    unsafe {
+        bpf_for_each_map_elem(
+            (&raw const FLOWS).cast_mut().cast(),
+            visit as *mut c_void,
+            core::ptr::null_mut(),
+            0,
+        );
+        bpf_for_each_map_elem(
+            (&raw const FLOW_INDEX).cast_mut().cast(),
+            visit_index as *mut c_void,
+            core::ptr::null_mut(),
+            0,
+        );
+    }
+    0
+}
+
+unsafe extern "C" fn visit(_map: *mut c_void, key: *const FlowKey, flow: *const Flow, _: *mut c_void) -> u64 {
+    let Some(node) = node() else { return 1 };
+    // SAFETY: the kernel passes a key and a value of the map's types.
+    let (key, flow) = unsafe { (*key, &*flow) };
+    if !node.timeouts.expired(flow.state, key.protocol, flow.seen_ticks, now()) {
+        return 0;
+    }
+    let outer = FlowKey::new(&flow.outer, key.protocol);
+    // The index goes first: without it no packet of the client finds the flow that is about to go.
+    let _ = FLOW_INDEX.remove(outer);
+    let _ = FLOWS.remove(key);
+    count(Counter::FlowsCollected);
+    0
+}
+
+/// An index whose flow is gone, or belongs to another client now, leads nowhere.
+unsafe extern "C" fn visit_index(
+    _map: *mut c_void,
+    key: *const FlowKey,
+    inner: *const FlowKey,
+    _: *mut c_void,
+) -> u64 {
+    // SAFETY: the kernel passes a key and a value of the map's types.
+    let (key, inner) = unsafe { (*key, *inner) };
+    // SAFETY: the value is only read.
+    let leads = match unsafe { FLOWS.get(inner) } {
+        Some(flow) => {
+            let outer = FlowKey::new(&flow.outer, key.protocol);
+            same_key(&outer, &key)
+        }
+        None => false,
+    };
+    if !leads {
+        let _ = FLOW_INDEX.remove(key);
+    }
+    0
+}
+
+#[inline(always)]
+fn same_key(a: &FlowKey, b: &FlowKey) -> bool {
+    use skep_ebpf_abi::flow::Tuple;
+    let tuple = |key: &FlowKey| Tuple {
+        src: key.low,
+        dst: key.high,
+        src_port_be: key.low_port_be,
+        dst_port_be: key.high_port_be,
+    };
+    same(&tuple(a), &tuple(b))
+}

@@ -1,0 +1,181 @@
+//! Finding, opening and touching flows.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
+use skep_ebpf_abi::conntrack::{Direction, advance, reopens};
+use skep_ebpf_abi::counter::Counter;
+use skep_ebpf_abi::flow::{Flow, FlowKey, Tuple, kind};
+use skep_ebpf_abi::hash::scale;
+use skep_ebpf_abi::node::NodeConfig;
+use skep_ebpf_abi::{Addr, SCTP};
+
+use crate::maps::{FLOW_INDEX, FLOWS, NODE, SCRATCH};
+use crate::packet::Packet;
+use crate::select::now;
+
+/// A packet's relation to the flows.
+pub enum Found {
+    /// It must become this tuple.
+    Rewrite(Tuple, Direction),
+    /// It already has the form it should have here.
+    AsIs,
+    /// No flow knows it.
+    Unknown,
+}
+
+const TRIES: u32 = 24;
+const EEXIST: i32 = -17;
+
+/// Looks a packet up and notes that it was seen.
+#[inline(always)]
+pub fn find(packet: &Packet) -> Found {
+    let key = FlowKey::new(&packet.tuple, packet.protocol);
+    if let Some(flow) = FLOWS.get_ptr_mut(key) {
+        // SAFETY: map values stay mapped while the program runs; racing writers store whole words.
+        let flow = unsafe { &mut *flow };
+        if same(&packet.tuple, &flow.inner.reversed()) {
+            touch(flow, packet, Direction::Reply);
+            return Found::Rewrite(flow.outer.reversed(), Direction::Reply);
+        }
+        return Found::AsIs;
+    }
+    // SAFETY: the value is only read.
+    let Some(inner) = (unsafe { FLOW_INDEX.get(key) }) else { return Found::Unknown };
+    let Some(flow) = FLOWS.get_ptr_mut(inner) else { return Found::Unknown };
+    // SAFETY: as above.
+    let flow = unsafe { &mut *flow };
+    if !same(&packet.tuple, &flow.outer) {
+        return Found::AsIs;
+    }
+    if reopens(flow.state, packet.protocol, Direction::Forward, packet.tcp_flags) {
+        // The old connection is over: its entries make room for the new one.
+        let inner = *inner;
+        let _ = FLOW_INDEX.remove(key);
+        let _ = FLOWS.remove(inner);
+        return Found::Unknown;
+    }
+    touch(flow, packet, Direction::Forward);
+    Found::Rewrite(flow.inner, Direction::Forward)
+}
+
+#[inline(always)]
+fn touch(flow: &mut Flow, packet: &Packet, direction: Direction) {
+    let now = now();
+    // Written only on change: a write would take the cache line from every other processor.
+    if flow.seen_ticks != now {
+        flow.seen_ticks = now;
+    }
+    let state = advance(flow.state, packet.protocol, direction, packet.tcp_flags);
+    if flow.state != state {
+        flow.state = state;
+    }
+}
+
+/// Whether two tuples are equal, without the comparison loop that `==` becomes.
+#[inline(always)]
+pub fn same(a: &Tuple, b: &Tuple) -> bool {
+    same_addr(&a.src, &b.src)
+        && same_addr(&a.dst, &b.dst)
+        && a.src_port_be == b.src_port_be
+        && a.dst_port_be == b.dst_port_be
+}
+
+/// Whether two addresses are equal.
+#[inline(always)]
+pub fn same_addr(a: &Addr, b: &Addr) -> bool {
+    a.words_be[3] == b.words_be[3]
+        && a.words_be[2] == b.words_be[2]
+        && a.words_be[1] == b.words_be[1]
+        && a.words_be[0] == b.words_be[0]
+}
+
+/// What a new flow is to become.
+pub struct Plan {
+    /// The destination after translation.
+    pub dst: Addr,
+    /// Its port.
+    pub dst_port_be: u16,
+    /// A source other than the packet's.
+    pub source: Option<Addr>,
+    /// The backend's id, or 0.
+    pub backend: u32,
+    /// [`kind`] bits.
+    pub kind: u8,
+}
+
+/// Opens a flow; the tuple is what the packet becomes.
+#[inline(always)]
+pub fn open(packet: &Packet, plan: &Plan) -> Result<Tuple, Counter> {
+    let Some(flow) = SCRATCH.get_ptr_mut(0) else { return Err(Counter::DropRewrite) };
+    // SAFETY: this processor's own value, and the program is not preempted.
+    let flow = unsafe { &mut *flow };
+    flow.outer = packet.tuple;
+    flow.inner = Tuple {
+        src: plan.source.unwrap_or(packet.tuple.src),
+        dst: plan.dst,
+        src_port_be: packet.tuple.src_port_be,
+        dst_port_be: plan.dst_port_be,
+    };
+    flow.backend = plan.backend;
+    flow.seen_ticks = now();
+    flow.state = advance(0, packet.protocol, Direction::Forward, packet.tcp_flags);
+    flow.kind = plan.kind;
+    flow.zero = [0; 2];
+    reserve(flow, packet, plan)?;
+
+    let outer_key = FlowKey::new(&flow.outer, packet.protocol);
+    let inner_key = FlowKey::new(&flow.inner, packet.protocol);
+    if FLOW_INDEX.insert(outer_key, inner_key, 0).is_err() {
+        let _ = FLOWS.remove(inner_key);
+        return Err(Counter::DropFlowsFull);
+    }
+    Ok(flow.inner)
+}
+
+/// Inserts the flow under a key that nobody has, by changing the source port as often as it takes. The insertion is
+/// the reservation: two processors cannot both win.
+#[inline(always)]
+fn reserve(flow: &mut Flow, packet: &Packet, plan: &Plan) -> Result<(), Counter> {
+    let ports = node().map(|node| (node.port_min, node.port_max)).filter(|(min, max)| min < max && *min > 0);
+    for attempt in 0..TRIES {
+        // Ports of a foreign source always move into the range that the node's own sockets keep out of.
+        if attempt > 0 || plan.source.is_some() {
+            if packet.protocol == SCTP {
+                // The port cannot change, see `rewrite`.
+                if attempt > 0 {
+                    return Err(Counter::DropNoPort);
+                }
+            } else {
+                let Some((min, max)) = ports else { return Err(Counter::DropNoPort) };
+                // SAFETY: the helper has no preconditions.
+                let port = min + scale(unsafe { bpf_get_prandom_u32() }, max - min + 1);
+                flow.inner.src_port_be = (port as u16).to_be();
+                flow.kind |= kind::SOURCE;
+            }
+        }
+        if packet.protocol == skep_ebpf_abi::ICMP || packet.protocol == skep_ebpf_abi::ICMP_V6 {
+            flow.inner.dst_port_be = flow.inner.src_port_be;
+        }
+        let key = FlowKey::new(&flow.inner, packet.protocol);
+        match FLOWS.insert(key, &*flow, u64::from(BPF_NOEXIST)) {
+            Ok(()) => return Ok(()),
+            Err(error) if error == EEXIST => {}
+            Err(_) => return Err(Counter::DropFlowsFull),
+        }
+    }
+    Err(Counter::DropNoPort)
+}
+
+/// The node's entry.
+#[inline(always)]
+pub fn node() -> Option<&'static NodeConfig> {
+    NODE.get(0)
+}
+
+/// The node's source address of the packet's family.
+#[inline(always)]
+pub fn node_source(v4: bool) -> Option<Addr> {
+    let node = node()?;
+    let source = if v4 { node.source_v4 } else { node.source_v6 };
+    if source.is_unspecified() { None } else { Some(source) }
+}

@@ -1,0 +1,82 @@
+//! All maps. Their sizes are defaults that the loader overrides; `NO_PREALLOC` makes a large limit cost nothing
+//! until it is used.
+
+#![allow(missing_docs)] // The macro generates an undocumented item beside each documented one.
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::LpmTrie;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use skep_ebpf_abi::Addr;
+use skep_ebpf_abi::counter::Counter;
+use skep_ebpf_abi::flow::{Flow, FlowKey};
+use skep_ebpf_abi::node::{Endpoint, NodeConfig};
+use skep_ebpf_abi::service::{
+    Affinity, AffinityKey, AffinityMatch, Backend, Frontend, FrontendKey, Reverse, ReverseKey, Set, SlotKey,
+    SourceRange,
+};
+
+/// What clients dial.
+#[map(name = "frontends")]
+pub static FRONTENDS: HashMap<FrontendKey, Frontend> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+
+/// The groups of backends.
+#[map(name = "sets")]
+pub static SETS: HashMap<u32, Set> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+
+/// Their members.
+#[map(name = "slots")]
+pub static SLOTS: HashMap<SlotKey, u32> = HashMap::with_max_entries(1_048_576, BPF_F_NO_PREALLOC);
+
+/// The backends by id.
+#[map(name = "backends")]
+pub static BACKENDS: HashMap<u32, Backend> = HashMap::with_max_entries(524_288, BPF_F_NO_PREALLOC);
+
+/// Which backend a client sticks to. The least recently used are forgotten when it is full.
+#[map(name = "affinity")]
+pub static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Which backends a client may stick to.
+#[map(name = "affinity_match")]
+pub static AFFINITY_MATCH: HashMap<AffinityMatch, u32> =
+    HashMap::with_max_entries(524_288, BPF_F_NO_PREALLOC);
+
+/// Translated sockets.
+#[map(name = "reverse")]
+pub static REVERSE: LruHashMap<ReverseKey, Reverse> = LruHashMap::with_max_entries(131_072, 0);
+
+/// Cookies of the network namespaces whose sockets are left alone.
+#[map(name = "skip_socket")]
+pub static SKIP_SOCKET: HashMap<u64, u32> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
+
+/// The flows. Never evicted: a live flow is worth more than a new one, which is refused when this is full.
+#[map(name = "flows")]
+pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+
+/// The way from a flow's other side to its key.
+#[map(name = "flow_index")]
+pub static FLOW_INDEX: HashMap<FlowKey, FlowKey> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+
+/// Addresses on this node.
+#[map(name = "endpoints")]
+pub static ENDPOINTS: HashMap<Addr, Endpoint> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
+
+/// Allowed sources; the value is always 1.
+#[map(name = "source_ranges")]
+pub static SOURCE_RANGES: LpmTrie<SourceRange, u32> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Networks that pods reach with their own address; the value is always 1.
+#[map(name = "keep_source")]
+pub static KEEP_SOURCE: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(4_096, BPF_F_NO_PREALLOC);
+
+/// The node.
+#[map(name = "node")]
+pub static NODE: Array<NodeConfig> = Array::with_max_entries(1, 0);
+
+/// Counters.
+#[map(name = "counters")]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
+
+/// A flow under construction: too large for a stack of 512 bytes.
+#[map(name = "scratch")]
+pub static SCRATCH: PerCpuArray<Flow> = PerCpuArray::with_max_entries(1, 0);

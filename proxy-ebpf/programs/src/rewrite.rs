@@ -1,0 +1,87 @@
+//! Writing a new tuple into a packet with every checksum repaired.
+
+use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
+use skep_ebpf_abi::flow::Tuple;
+use skep_ebpf_abi::{ICMP, ICMP_V6, TCP, UDP};
+
+use crate::packet::Packet;
+use crate::skb::{Refused, Skb, difference};
+
+/// Where a transport header keeps its checksum, and how the helper is to treat it.
+#[inline(always)]
+pub fn checksum(protocol: u8) -> Option<(u32, u64)> {
+    match protocol {
+        TCP => Some((16, 0)),
+        // A UDP checksum of zero means "none" and stays so.
+        UDP => Some((6, u64::from(BPF_F_MARK_MANGLED_0))),
+        ICMP | ICMP_V6 => Some((2, 0)),
+        _ => None,
+    }
+}
+
+/// Both addresses of an IPv4 header, or both of an IPv6 header, as they lie in the packet.
+#[inline(always)]
+fn v4_pair(tuple: &Tuple) -> [u32; 2] {
+    [tuple.src.v4_word_be(), tuple.dst.v4_word_be()]
+}
+
+/// Replaces addresses and ports of a whole packet.
+#[inline(always)]
+pub fn rewrite(skb: Skb, packet: &Packet, to: &Tuple) -> Result<(), Refused> {
+    let from = &packet.tuple;
+    let delta = address_difference(packet.v4, from, to);
+    // ICMP has no pseudo header in IPv4.
+    let covered = !(packet.v4 && packet.protocol == ICMP);
+    if let Some((offset, flags)) = checksum(packet.protocol) {
+        let at = packet.l4 + offset;
+        if covered {
+            skb.fix_l4(at, 0, u64::from(delta), u64::from(BPF_F_PSEUDO_HDR) | flags)?;
+        }
+        rewrite_ports(skb, packet, to, at, flags)?;
+    } else if from.src_port_be != to.src_port_be || from.dst_port_be != to.dst_port_be {
+        // SCTP's checksum covers the ports and cannot be repaired by a difference.
+        return Err(Refused);
+    }
+    write_addresses(skb, packet.v4, packet.l3, to)?;
+    if packet.v4 {
+        skb.fix_l3(packet.l3 + 10, delta)?;
+    }
+    Ok(())
+}
+
+/// What the checksums must be changed by for the addresses.
+#[inline(always)]
+pub fn address_difference(v4: bool, from: &Tuple, to: &Tuple) -> u32 {
+    if v4 {
+        difference(&v4_pair(from), &v4_pair(to))
+    } else {
+        difference(&[from.src, from.dst], &[to.src, to.dst])
+    }
+}
+
+/// Stores both addresses of a header at `l3`.
+#[inline(always)]
+pub fn write_addresses(skb: Skb, v4: bool, l3: u32, to: &Tuple) -> Result<(), Refused> {
+    if v4 { skb.store(l3 + 12, &v4_pair(to)) } else { skb.store(l3 + 8, &[to.src, to.dst]) }
+}
+
+#[inline(always)]
+fn rewrite_ports(skb: Skb, packet: &Packet, to: &Tuple, checksum: u32, flags: u64) -> Result<(), Refused> {
+    let from = &packet.tuple;
+    if packet.protocol == ICMP || packet.protocol == ICMP_V6 {
+        // An echo has one identifier; of the two ports the one that the other side cannot choose is kept in both.
+        let identifier = if to.src_port_be == from.src_port_be { to.dst_port_be } else { to.src_port_be };
+        if identifier != from.src_port_be {
+            skb.fix_l4(checksum, u64::from(from.src_port_be), u64::from(identifier), 2)?;
+            skb.store(packet.l4 + 4, &identifier)?;
+        }
+        return Ok(());
+    }
+    if from.src_port_be != to.src_port_be {
+        skb.fix_l4(checksum, u64::from(from.src_port_be), u64::from(to.src_port_be), flags | 2)?;
+    }
+    if from.dst_port_be != to.dst_port_be {
+        skb.fix_l4(checksum, u64::from(from.dst_port_be), u64::from(to.dst_port_be), flags | 2)?;
+    }
+    skb.store(packet.l4, &[to.src_port_be, to.dst_port_be])
+}

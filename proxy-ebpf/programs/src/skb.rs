@@ -1,0 +1,93 @@
+//! The few helpers on a packet buffer, with their safety argued once.
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::{
+    bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes,
+};
+
+/// A packet buffer.
+#[derive(Clone, Copy)]
+pub struct Skb {
+    /// The context.
+    pub raw: *mut __sk_buff,
+}
+
+/// A helper refused.
+pub struct Refused;
+
+impl Skb {
+    /// Reads plain data at `offset`.
+    #[inline(always)]
+    pub fn load<T: Copy>(self, offset: u32) -> Option<T> {
+        let mut value = core::mem::MaybeUninit::<T>::uninit();
+        // SAFETY: the helper writes exactly `size_of::<T>()` bytes, and `T` is only instantiated with integers.
+        unsafe {
+            let size = core::mem::size_of::<T>() as u32;
+            if bpf_skb_load_bytes(self.raw.cast(), offset, value.as_mut_ptr().cast(), size) == 0 {
+                Some(value.assume_init())
+            } else {
+                None
+            }
+        }
+    }
+
+    /// Writes plain data at `offset`.
+    #[inline(always)]
+    pub fn store<T: Copy>(self, offset: u32, value: &T) -> Result<(), Refused> {
+        // SAFETY: the helper reads exactly `size_of::<T>()` bytes of a live value.
+        let result = unsafe {
+            bpf_skb_store_bytes(
+                self.raw,
+                offset,
+                (&raw const *value).cast(),
+                core::mem::size_of::<T>() as u32,
+                0,
+            )
+        };
+        done(result)
+    }
+
+    /// Repairs an IP header's checksum by a difference.
+    #[inline(always)]
+    pub fn fix_l3(self, offset: u32, difference: u32) -> Result<(), Refused> {
+        // SAFETY: the helper checks the offset.
+        done(unsafe { bpf_l3_csum_replace(self.raw, offset, 0, u64::from(difference), 0) })
+    }
+
+    /// Repairs a transport checksum by a difference of `from_to` values of `flags`' width.
+    #[inline(always)]
+    pub fn fix_l4(self, offset: u32, from: u64, to: u64, flags: u64) -> Result<(), Refused> {
+        // SAFETY: the helper checks the offset.
+        done(unsafe { bpf_l4_csum_replace(self.raw, offset, from, to, flags) })
+    }
+
+    /// The kind of network protocol, in network byte order.
+    #[inline(always)]
+    pub fn protocol(self) -> u32 {
+        // SAFETY: the context is valid for the program's life.
+        unsafe { (*self.raw).protocol }
+    }
+
+    /// The interface the program is attached to.
+    #[inline(always)]
+    pub fn ifindex(self) -> u32 {
+        // SAFETY: the context is valid for the program's life.
+        unsafe { (*self.raw).ifindex }
+    }
+}
+
+#[inline(always)]
+fn done(result: i64) -> Result<(), Refused> {
+    if result == 0 { Ok(()) } else { Err(Refused) }
+}
+
+/// What to add to a checksum when `from` becomes `to`.
+#[inline(always)]
+pub fn difference<T: Copy>(from: &T, to: &T) -> u32 {
+    let size = core::mem::size_of::<T>() as u32;
+    // SAFETY: both values are live, and their size is a multiple of four.
+    let result = unsafe {
+        bpf_csum_diff((&raw const *from).cast_mut().cast(), size, (&raw const *to).cast_mut().cast(), size, 0)
+    };
+    result as u32
+}

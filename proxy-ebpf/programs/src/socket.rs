@@ -1,0 +1,241 @@
+//! Load balancing at the socket: what a process dials is replaced before the first packet exists.
+
+#![allow(missing_docs)] // The macro generates an undocumented item beside each documented one.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::helpers::generated::{
+    bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval,
+};
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use skep_ebpf_abi::counter::Counter;
+use skep_ebpf_abi::hash;
+use skep_ebpf_abi::service::{AffinityKey, FrontendKey, Reverse, ReverseKey};
+use skep_ebpf_abi::{Addr, UDP};
+
+use crate::count::count;
+use crate::maps::{FRONTENDS, REVERSE, SKIP_SOCKET};
+use crate::select::{Choice, choose};
+
+/// Set by the loader where the kernel has `bpf_set_retval` (5.18); without it a refused connect says EPERM.
+#[unsafe(no_mangle)]
+static HAS_SET_RETVAL: u32 = 0;
+
+const PASS: i32 = 1;
+const REFUSE: i32 = 0;
+const ECONNREFUSED: i32 = 111;
+const LOOPBACK_V4: Addr = Addr::v4(0x7f00_0001_u32.to_be());
+
+/// The four forms of an address in the context, behind one face.
+#[derive(Clone, Copy)]
+enum Family {
+    V4,
+    V6,
+}
+
+struct Socket {
+    raw: *mut bpf_sock_addr,
+    family: Family,
+}
+
+impl Socket {
+    #[inline(always)]
+    fn new(ctx: &SockAddrContext, family: Family) -> Self {
+        Self { raw: ctx.as_ptr().cast(), family }
+    }
+
+    #[inline(always)]
+    fn addr(&self) -> Addr {
+        // SAFETY: the context is valid for the program's life; the verifier allows whole-word reads of these fields.
+        unsafe {
+            match self.family {
+                Family::V4 => Addr::v4(core::ptr::read_volatile(&raw const (*self.raw).user_ip4)),
+                Family::V6 => Addr::v6([
+                    core::ptr::read_volatile(&raw const (*self.raw).user_ip6[0]),
+                    core::ptr::read_volatile(&raw const (*self.raw).user_ip6[1]),
+                    core::ptr::read_volatile(&raw const (*self.raw).user_ip6[2]),
+                    core::ptr::read_volatile(&raw const (*self.raw).user_ip6[3]),
+                ]),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn port_be(&self) -> u16 {
+        // SAFETY: as above. The port is in the low half, in network byte order.
+        unsafe { core::ptr::read_volatile(&raw const (*self.raw).user_port) as u16 }
+    }
+
+    #[inline(always)]
+    fn protocol(&self) -> u8 {
+        // SAFETY: as above.
+        unsafe { core::ptr::read_volatile(&raw const (*self.raw).protocol) as u8 }
+    }
+
+    #[inline(always)]
+    fn cookie(&self) -> u64 {
+        // SAFETY: the helper takes the context.
+        unsafe { bpf_get_socket_cookie(self.raw.cast()) }
+    }
+
+    #[inline(always)]
+    fn namespace(&self) -> u64 {
+        // SAFETY: the helper takes the context.
+        unsafe { bpf_get_netns_cookie(self.raw.cast()) }
+    }
+
+    #[inline(always)]
+    fn write(&self, addr: &Addr, port_be: u16) {
+        // SAFETY: the verifier allows whole-word writes of these fields.
+        unsafe {
+            match self.family {
+                Family::V4 => core::ptr::write_volatile(&raw mut (*self.raw).user_ip4, addr.v4_word_be()),
+                Family::V6 => {
+                    core::ptr::write_volatile(&raw mut (*self.raw).user_ip6[0], addr.words_be[0]);
+                    core::ptr::write_volatile(&raw mut (*self.raw).user_ip6[1], addr.words_be[1]);
+                    core::ptr::write_volatile(&raw mut (*self.raw).user_ip6[2], addr.words_be[2]);
+                    core::ptr::write_volatile(&raw mut (*self.raw).user_ip6[3], addr.words_be[3]);
+                }
+            }
+            core::ptr::write_volatile(&raw mut (*self.raw).user_port, u32::from(port_be));
+        }
+    }
+}
+
+/// Whether the choice is made once or for every datagram.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    Connect,
+    Send,
+}
+
+#[inline(always)]
+fn translate(socket: &Socket, moment: Moment) -> i32 {
+    let mut addr = socket.addr();
+    let port_be = socket.port_be();
+    let protocol = if moment == Moment::Send { UDP } else { socket.protocol() };
+    if addr.is_unspecified() {
+        // Linux takes "any" as a destination for loopback.
+        addr = LOOPBACK_V4;
+    }
+    // SAFETY: the value is only read.
+    let Some(frontend) = (unsafe { FRONTENDS.get(FrontendKey::new(addr, port_be, protocol)) }) else {
+        return PASS;
+    };
+    let set = frontend.internal_set;
+    let namespace = socket.namespace();
+    // SAFETY: the value is only read.
+    if unsafe { SKIP_SOCKET.get(namespace) }.is_some() {
+        return PASS;
+    }
+    let cookie = socket.cookie();
+    let entropy = match moment {
+        // SAFETY: the helper has no preconditions.
+        Moment::Connect => unsafe { bpf_get_prandom_u32() },
+        // Datagrams of one socket to one service stay on one backend.
+        Moment::Send => hash::words(0x736b_6570, cookie, u64::from(set), 0) as u32,
+    };
+    let backend = match choose(set, &AffinityKey::namespace(namespace, set), entropy) {
+        Choice::Backend(_, backend) => backend,
+        Choice::Empty(_) => {
+            count(Counter::SocketNoBackend);
+            return refuse();
+        }
+        Choice::Broken => {
+            count(Counter::SocketInconsistent);
+            return PASS;
+        }
+    };
+    if backend.addr.is_v4() != addr.is_v4() {
+        count(Counter::SocketInconsistent);
+        return PASS;
+    }
+    let key = ReverseKey::new(cookie, backend.addr, backend.port_be);
+    let value = Reverse { addr, port_be, zero: [0; 2], set };
+    // SAFETY: the value is only read.
+    let known = moment == Moment::Send
+        && match unsafe { REVERSE.get(key) } {
+            Some(known) => {
+                known.addr.words_be[3] == addr.words_be[3] && known.port_be == port_be && known.set == set
+            }
+            None => false,
+        };
+    if !known {
+        // Without the way back, answers would come from an unknown peer; a full table evicts, so this does not fail.
+        let _ = REVERSE.insert(key, value, 0);
+    }
+    socket.write(&backend.addr, backend.port_be);
+    count(Counter::SocketTranslated);
+    PASS
+}
+
+#[inline(always)]
+fn refuse() -> i32 {
+    // SAFETY: a plain read; volatile, since the loader fills the value in after compilation.
+    if unsafe { core::ptr::read_volatile(&raw const HAS_SET_RETVAL) } != 0 {
+        // SAFETY: the helper has no preconditions in this hook.
+        unsafe { bpf_set_retval(-ECONNREFUSED) };
+    }
+    REFUSE
+}
+
+/// Shows the address that the program dialled.
+#[inline(always)]
+fn restore(socket: &Socket) -> i32 {
+    let key = ReverseKey::new(socket.cookie(), socket.addr(), socket.port_be());
+    // SAFETY: the value is only read.
+    if let Some(reverse) = unsafe { REVERSE.get(key) } {
+        let (addr, port_be) = (reverse.addr, reverse.port_be);
+        socket.write(&addr, port_be);
+    }
+    PASS
+}
+
+/// connect(2), IPv4.
+#[cgroup_sock_addr(connect4)]
+pub fn skep_connect4(ctx: SockAddrContext) -> i32 {
+    translate(&Socket::new(&ctx, Family::V4), Moment::Connect)
+}
+
+/// connect(2), IPv6 and v4-mapped.
+#[cgroup_sock_addr(connect6)]
+pub fn skep_connect6(ctx: SockAddrContext) -> i32 {
+    translate(&Socket::new(&ctx, Family::V6), Moment::Connect)
+}
+
+/// sendmsg(2) of an unconnected socket, IPv4.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn skep_sendmsg4(ctx: SockAddrContext) -> i32 {
+    translate(&Socket::new(&ctx, Family::V4), Moment::Send)
+}
+
+/// sendmsg(2) of an unconnected socket, IPv6 and v4-mapped.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn skep_sendmsg6(ctx: SockAddrContext) -> i32 {
+    translate(&Socket::new(&ctx, Family::V6), Moment::Send)
+}
+
+/// The sender that recvmsg(2) reports, IPv4.
+#[cgroup_sock_addr(recvmsg4)]
+pub fn skep_recvmsg4(ctx: SockAddrContext) -> i32 {
+    restore(&Socket::new(&ctx, Family::V4))
+}
+
+/// The sender that recvmsg(2) reports, IPv6 and v4-mapped.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn skep_recvmsg6(ctx: SockAddrContext) -> i32 {
+    restore(&Socket::new(&ctx, Family::V6))
+}
+
+/// getpeername(2), IPv4.
+#[cgroup_sock_addr(getpeername4)]
+pub fn skep_getpeername4(ctx: SockAddrContext) -> i32 {
+    restore(&Socket::new(&ctx, Family::V4))
+}
+
+/// getpeername(2), IPv6 and v4-mapped.
+#[cgroup_sock_addr(getpeername6)]
+pub fn skep_getpeername6(ctx: SockAddrContext) -> i32 {
+    restore(&Socket::new(&ctx, Family::V6))
+}
