@@ -8,6 +8,7 @@ pub mod codec;
 pub mod discovery;
 pub mod error;
 pub mod kind;
+pub mod openapi;
 pub mod patch;
 pub mod schema;
 pub mod table;
