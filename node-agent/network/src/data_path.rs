@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use skep_ebpf_loader::DataPlane;
+
 /// Why the data path refused.
 pub type DataPathError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -41,4 +43,25 @@ pub trait PodDataPath: Send + Sync + 'static {
     /// # Errors
     /// When the map refuses the deletion.
     fn remove_endpoint(&self, address: IpAddr) -> Result<(), DataPathError>;
+}
+
+/// The data plane in the kernel. Interface indexes mean what they mean in the calling thread's namespace, so
+/// the process must be in the node's.
+impl PodDataPath for DataPlane {
+    fn attach_pod(&self, host_ifindex: u32) -> Result<(), DataPathError> {
+        Ok(Self::attach_pod(self, host_ifindex)?)
+    }
+
+    fn detach_pod(&self, host_ifindex: u32) -> Result<(), DataPathError> {
+        Ok(Self::detach_pod(self, host_ifindex)?)
+    }
+
+    fn set_endpoint(&self, address: IpAddr, endpoint: &PodEndpoint) -> Result<(), DataPathError> {
+        let PodEndpoint { host_ifindex: ifindex, pod_mac, host_mac } = *endpoint;
+        Ok(Self::set_endpoint(self, address, &skep_ebpf_loader::Endpoint { ifindex, pod_mac, host_mac })?)
+    }
+
+    fn remove_endpoint(&self, address: IpAddr) -> Result<(), DataPathError> {
+        Ok(Self::remove_endpoint(self, address)?)
+    }
 }

@@ -1,0 +1,191 @@
+//! Medians, spreads and ratios of what was measured.
+
+use std::{collections::BTreeMap, fmt::Write as _, fs};
+
+use serde_json::{Value, json};
+use skep_tests::load::Mode;
+
+use crate::ground::Row;
+
+/// What the others are compared with.
+const FLOOR: &str = "bare veth";
+const DIRECT: &str = "pod to pod, Skep";
+
+/// One measurement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    pub(crate) per_second: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+}
+
+/// All measurements.
+pub(crate) struct Report {
+    services: usize,
+    connections: usize,
+    seconds: f64,
+    /// In the order of the rows.
+    names: Vec<&'static str>,
+    samples: BTreeMap<(Mode, &'static str), Vec<Sample>>,
+}
+
+/// Middle and quartiles.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) low: f64,
+    pub(crate) middle: f64,
+    pub(crate) high: f64,
+}
+
+impl Spread {
+    fn of(values: impl IntoIterator<Item = f64>) -> Self {
+        let mut sorted: Vec<f64> = values.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        Self { low: quantile(&sorted, 0.25), middle: quantile(&sorted, 0.5), high: quantile(&sorted, 0.75) }
+    }
+}
+
+/// By linear interpolation.
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
+    let place = last as f64 * share;
+    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    below + (above - below) * place.fract()
+}
+
+impl Report {
+    pub(crate) fn new(services: usize, connections: usize, seconds: f64) -> Self {
+        Self { services, connections, seconds, names: Vec::new(), samples: BTreeMap::new() }
+    }
+
+    pub(crate) fn add(&mut self, mode: Mode, row: &Row, sample: Sample) {
+        if !self.names.contains(&row.name) {
+            self.names.push(row.name);
+        }
+        self.samples.entry((mode, row.name)).or_default().push(sample);
+    }
+
+    pub(crate) fn modes(&self) -> Vec<Mode> {
+        Mode::ALL.into_iter().filter(|mode| self.samples.keys().any(|(m, _)| m == mode)).collect()
+    }
+
+    /// The rows in the order in which they read best.
+    pub(crate) fn names(&self) -> Vec<&'static str> {
+        const ORDER: [&str; 8] = [
+            FLOOR,
+            DIRECT,
+            "pod to ClusterIP, Skep",
+            "pod to ClusterIP, Skep per packet",
+            "pod to pod, routed",
+            "pod to ClusterIP, iptables",
+            "pod to ClusterIP, iptables (legacy)",
+            "pod to ClusterIP, nftables",
+        ];
+        let mut names = self.names.clone();
+        names.sort_by_key(|name| ORDER.iter().position(|known| known == name));
+        names
+    }
+
+    pub(crate) fn rate(&self, mode: Mode, name: &'static str) -> Spread {
+        Spread::of(self.all(mode, name).iter().map(|sample| sample.per_second))
+    }
+
+    fn all(&self, mode: Mode, name: &'static str) -> &[Sample] {
+        self.samples.get(&(mode, name)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The median of the ratios round by round: what the machine did in one round is in both.
+    fn ratio(&self, mode: Mode, name: &'static str, to: &'static str) -> f64 {
+        let pairs = self.all(mode, name).iter().zip(self.all(mode, to));
+        Spread::of(pairs.map(|(one, other)| one.per_second / other.per_second)).middle
+    }
+
+    pub(crate) fn title(&self) -> String {
+        format!("{} services, {} connection(s) at once", self.services, self.connections)
+    }
+
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = format!("# service-path: {}\n\n{}\n", self.title(), environment());
+        for mode in self.modes() {
+            let head = format!(
+                "\n## {}\n\n| path | per second | quartiles | p50 µs | p99 µs | of bare veth | of pod to pod |\n|---|--:|--:|--:|--:|--:|--:|",
+                mode.name()
+            );
+            text.push_str(&head);
+            for name in self.names() {
+                let rate = self.rate(mode, name);
+                let median =
+                    |value: fn(&Sample) -> f64| Spread::of(self.all(mode, name).iter().map(value)).middle;
+                write!(
+                    text,
+                    "\n| {name} | {:.0} | {:.0}..{:.0} | {:.1} | {:.1} | {:.2} | {:.2} |",
+                    rate.middle,
+                    rate.low,
+                    rate.high,
+                    median(|sample| sample.p50_us),
+                    median(|sample| sample.p99_us),
+                    self.ratio(mode, name, FLOOR),
+                    self.ratio(mode, name, DIRECT),
+                )
+                .expect("text");
+            }
+            text.push('\n');
+        }
+        let rounds = self.samples.values().map(Vec::len).max().unwrap_or_default();
+        write!(
+            text,
+            "\nMedians of {rounds} interleaved rounds of {} s each; ratios are medians of the ratios within a round.\n",
+            self.seconds
+        )
+        .expect("text");
+        text
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        let mut rows = Vec::new();
+        for mode in self.modes() {
+            for name in self.names() {
+                let rate = self.rate(mode, name);
+                let samples: Vec<Value> = self
+                    .all(mode, name)
+                    .iter()
+                    .map(|s| json!({"perSecond": s.per_second, "p50Us": s.p50_us, "p99Us": s.p99_us}))
+                    .collect();
+                rows.push(json!({
+                    "mode": mode.name(),
+                    "path": name,
+                    "perSecond": rate.middle,
+                    "quartiles": [rate.low, rate.high],
+                    "ofBareVeth": self.ratio(mode, name, FLOOR),
+                    "ofPodToPod": self.ratio(mode, name, DIRECT),
+                    "samples": samples,
+                }));
+            }
+        }
+        json!({
+            "services": self.services,
+            "connections": self.connections,
+            "seconds": self.seconds,
+            "environment": environment(),
+            "rows": rows,
+        })
+    }
+}
+
+/// Kernel, processor and load: without them figures mean nothing.
+fn environment() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let processors = read("/proc/cpuinfo");
+    let model = processors
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
+    let count = processors.lines().filter(|line| line.starts_with("processor")).count();
+    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+    format!(
+        "Linux {}, {count} × {model}, load average {}, load tool built for {build}.",
+        read("/proc/sys/kernel/osrelease").trim(),
+        read("/proc/loadavg").split(' ').next().unwrap_or("?"),
+    )
+}
