@@ -103,6 +103,15 @@ impl Error {
         self.code() == Some(tonic::Code::AlreadyExists)
     }
 
+    /// A process cannot be deleted because it has not ended.
+    pub(crate) fn still_runs(&self) -> bool {
+        // The shim's own refusal arrives without a code.
+        self.code() == Some(tonic::Code::FailedPrecondition)
+            || matches!(self, Self::Rpc { source, .. }
+                // The second: another caller deleted it this moment, and the shim went.
+                if source.message().contains("running process") || source.message().contains("ttrpc: closed"))
+    }
+
     /// The connection broke; asking again may help.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {

@@ -136,8 +136,10 @@ impl ExecSession {
         self.runtime.resize(&self.container, &self.id, width, height).await
     }
 
-    /// Tells the process that there is no more input.
-    pub async fn close_stdin(&self) -> Result<()> {
+    /// Tells the process that there is no more input. The shim holds the FIFO open too: both ends must go.
+    /// Who took [`ExecSession::stdin`] out drops it before.
+    pub async fn close_stdin(&mut self) -> Result<()> {
+        self.stdin = None;
         self.runtime.close_stdin(&self.container, &self.id).await
     }
 
@@ -166,8 +168,7 @@ impl ExecSession {
         };
         let mut deleted =
             optional(self.runtime.rpc.tasks().delete_process(delete()).await.named("exec delete"));
-        if matches!(&deleted, Err(Error::Rpc { source, .. }) if source.code() == tonic::Code::FailedPrecondition)
-        {
+        if deleted.as_ref().is_err_and(Error::still_runs) {
             self.kill().await?;
             self.wait().await?;
             deleted = optional(self.runtime.rpc.tasks().delete_process(delete()).await.named("exec delete"));

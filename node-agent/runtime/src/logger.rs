@@ -2,7 +2,7 @@
 //!
 //! The shim hands over the container's stdout and stderr as descriptors 3 and 4 and waits until
 //! descriptor 5 is closed. The process lives as long as the container, so no line is lost while the
-//! agent is away. It also holds the container's stdin open and serves raw output to whoever attaches.
+//! agent is away. It also serves raw output to whoever attaches.
 
 use std::{
     fs, io,
@@ -30,7 +30,6 @@ const MAX_TEXT: usize = 16 << 10;
 pub(crate) struct LogTarget {
     pub path: PathBuf,
     pub socket: Option<PathBuf>,
-    pub stdin: Option<PathBuf>,
     pub tty: bool,
     pub max_size: u64,
     pub max_files: usize,
@@ -62,9 +61,6 @@ pub fn logger_main(argument: &str) -> io::Result<()> {
     // With a terminal nothing ever comes, and the shim forgets to close its end.
     let stderr = if target.tty { None } else { Some(fs::File::open("/proc/self/fd/4")?) };
     let writer = Arc::new(Mutex::new(Writer::open(&target)?));
-    // Held, not read: the container's stdin stays open between two attaches.
-    let _stdin =
-        target.stdin.as_ref().map(|p| fs::File::options().read(true).write(true).open(p)).transpose()?;
     let listeners = Listeners::default();
     if let Some(path) = &target.socket {
         let listener = bind(path)?;
@@ -223,14 +219,7 @@ mod tests {
     fn logs_rotate_and_old_files_go() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c/0.log");
-        let target = LogTarget {
-            path: path.clone(),
-            socket: None,
-            stdin: None,
-            tty: false,
-            max_size: 100,
-            max_files: 3,
-        };
+        let target = LogTarget { path: path.clone(), socket: None, tty: false, max_size: 100, max_files: 3 };
         let mut writer = Writer::open(&target).unwrap();
         for n in 0..10 {
             writer.write(format!("{n}{}\n", "x".repeat(58)).as_bytes()).unwrap();
@@ -244,14 +233,7 @@ mod tests {
 
     #[test]
     fn the_uri_has_one_pair() {
-        let target = LogTarget {
-            path: "/a b".into(),
-            socket: None,
-            stdin: None,
-            tty: false,
-            max_size: 1,
-            max_files: 1,
-        };
+        let target = LogTarget { path: "/a b".into(), socket: None, tty: false, max_size: 1, max_files: 1 };
         let uri = target.uri(Path::new("/usr/bin/skep"));
         assert!(uri.starts_with("binary:///usr/bin/skep?log-writer=%7B"), "{uri}");
         assert!(!uri.contains('&') && !uri.contains('"'));

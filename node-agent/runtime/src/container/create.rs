@@ -83,7 +83,6 @@ impl Runtime {
         let log = LogTarget {
             path: request.log_path.clone(),
             socket: Some(self.attach_path(&request.id)),
-            stdin: stdin.clone(),
             tty: request.tty,
             max_size: self.config.log_max_size,
             max_files: self.config.log_max_files,

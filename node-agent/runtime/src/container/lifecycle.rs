@@ -177,9 +177,7 @@ impl Runtime {
             let delete = self.rpc.request(DeleteTaskRequest { container_id: id.to_owned() });
             match optional(self.rpc.tasks().delete(delete).await.named("task delete")) {
                 Ok(_) => return Ok(()),
-                Err(Error::Rpc { source, .. })
-                    if source.code() == tonic::Code::FailedPrecondition && round < 99 =>
-                {
+                Err(error) if error.still_runs() && round < 99 => {
                     self.kill(id, Signal::SIGKILL).await?;
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
