@@ -204,6 +204,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    #[expect(clippy::needless_pass_by_value, reason = "called with literals")]
     fn pod(spec: serde_json::Value) -> Pod {
         serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": "ns" }, "spec": spec }))
             .unwrap()

@@ -65,6 +65,7 @@ pub fn class(pod: &Pod) -> Qos {
 mod tests {
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "called with literals")]
     fn pod(resources: serde_json::Value) -> Pod {
         serde_json::from_value(
             serde_json::json!({ "spec": { "containers": [{ "name": "c", "resources": resources }] } }),

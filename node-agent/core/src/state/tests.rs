@@ -17,6 +17,7 @@ struct Node {
 }
 
 impl Node {
+    #[expect(clippy::needless_pass_by_value, reason = "called with literals")]
     fn new(spec: Value) -> Self {
         let pod = json!({ "metadata": { "name": "p", "namespace": "ns", "uid": "u" }, "spec": spec });
         Self {

@@ -89,9 +89,7 @@ fn status(
         },
         (Some(attempt @ Attempt { run: Run::Exited(exit), .. }), hindrance) => {
             let again = restarts(pod, container, kind, exit.code);
-            if !again {
-                terminated(attempt).unwrap_or_default()
-            } else {
+            if again {
                 let pause = seen.backoff.pause().as_secs();
                 if let Some(hindrance) = hindrance {
                     last = terminated(attempt);
@@ -108,6 +106,8 @@ fn status(
                 } else {
                     terminated(attempt).unwrap_or_default()
                 }
+            } else {
+                terminated(attempt).unwrap_or_default()
             }
         }
         (_, Some(hindrance)) => wait(&hindrance.reason, &hindrance.message),
@@ -189,7 +189,7 @@ pub(super) fn uninitialized(pod: &Pod, seen: &Observed) -> Vec<String> {
         if view::is_sidecar(container) {
             !state.is_some_and(|c| c.started && c.attempt.is_some())
         } else {
-            !state.and_then(observed::Container::exit).is_some_and(|e| e.code == 0)
+            state.and_then(observed::Container::exit).is_none_or(|e| e.code != 0)
         }
     };
     view::init_containers(pod).iter().filter(undone).map(|c| c.name.clone()).collect()
