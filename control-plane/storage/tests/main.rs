@@ -1,0 +1,5 @@
+//! The storage engines against one conformance suite, and what is special to each.
+
+mod conformance;
+mod embedded;
+mod kill;
