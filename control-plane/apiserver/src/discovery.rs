@@ -2,14 +2,15 @@
 
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use http::header::{ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use skep_api::error::ApiError;
 use skep_api::resource::GroupVersionKind;
 use skep_machinery::discovery::{self, Aggregated};
 use skep_machinery::kind::{KindInfo, SubresourceInfo};
+use skep_machinery::openapi;
 use skep_machinery::table::IncludeObject;
 use skep_registry::kinds;
 use skep_registry::strategy::KindRow;
@@ -98,8 +99,9 @@ fn aggregated(headers: &HeaderMap, core: bool, version: Aggregated) -> Answer {
 }
 
 /// A document with an ETag; 304 when the client has it.
-pub fn cacheable(headers: &HeaderMap, content_type: &str, body: Vec<u8>) -> Answer {
-    let etag = format!("\"{}\"", hash(&body));
+pub(crate) fn cacheable(headers: &HeaderMap, content_type: &str, body: impl Into<Bytes>) -> Answer {
+    let body = body.into();
+    let etag = format!("\"{}\"", openapi::hash(&body));
     let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let mut answer = if known.is_some_and(|known| known.trim_start_matches("W/") == etag) {
         respond::bytes(StatusCode::NOT_MODIFIED, content_type, "")
@@ -110,9 +112,4 @@ pub fn cacheable(headers: &HeaderMap, content_type: &str, body: Vec<u8>) -> Answ
         answer.headers_mut().insert(ETAG, etag);
     }
     answer
-}
-
-/// The hash of a document in capital hexadecimal digits.
-pub fn hash(body: &[u8]) -> String {
-    Sha256::digest(body).iter().map(|byte| format!("{byte:02X}")).collect()
 }

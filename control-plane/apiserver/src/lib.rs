@@ -3,8 +3,10 @@
 //! A request runs through `pipeline`; a request to a resource ends in `resources`, which is one
 //! function for all kinds: what differs between them is in the table of kinds.
 
+pub mod bootstrap;
 pub mod discovery;
 pub mod health;
+pub mod identity;
 mod impersonation;
 pub mod input;
 mod limits;

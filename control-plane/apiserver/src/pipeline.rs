@@ -22,7 +22,7 @@ use crate::request_info::RequestInfo;
 use crate::resources::{self, Call};
 use crate::respond::{self, Answer};
 use crate::server::Inner;
-use crate::{discovery, health, impersonation, openapi, version};
+use crate::{discovery, health, impersonation, openapi, tokens, version};
 
 /// A request that is no stream must be done by then.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -108,6 +108,7 @@ async fn answer(
         query,
         user: &user,
         extensions: &parts.extensions,
+        uri: &parts.uri,
     };
     let long = info.verb == "watch" || crate::proxy::is_streamed(row, &resource.subresource);
     if long {
@@ -181,8 +182,11 @@ async fn plain(inner: &Arc<Inner>, parts: &Parts, info: &RequestInfo) -> Result<
     if let Some(answer) = discovery::handle(path, &parts.headers, &inner.address) {
         return answer;
     }
-    if let Some(answer) = openapi::handle(path, &parts.headers) {
+    if let Some(answer) = openapi::handle(path, &parts.headers).await {
         return answer;
+    }
+    if let Some(answer) = tokens::documents(inner.tokens.as_ref(), path) {
+        return Ok(answer);
     }
     match path {
         "/" => Ok(version::paths()),

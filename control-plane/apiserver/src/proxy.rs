@@ -1,14 +1,25 @@
-//! Streams that end at a kubelet or in the cluster: logs, exec, attach, port-forward, proxy.
+//! Streams that end outside of this server: a pod's logs, exec, attach and port-forward at the kubelet,
+//! and the HTTP of pods, services and nodes behind `/proxy`.
+//!
+//! The server looks only as far as it must to find the other end; bytes pass unchanged, also after an
+//! upgrade.
+
+mod kubelet;
+mod relay;
+mod target;
 
 use axum::body::Body;
+use http::header::LOCATION;
+use http::{HeaderValue, Method, StatusCode};
 use skep_api::error::ApiError;
+use skep_auth::authorization::Attributes;
 use skep_registry::strategy::KindRow;
 
 use crate::resources::Call;
-use crate::respond::Answer;
+use crate::respond::{self, Answer};
 
-/// How kubelets are reached.
-pub struct Kubelets;
+pub use kubelet::{Error, Kubelets};
+pub(crate) use relay::Relay;
 
 /// Does the subresource lead out of this server?
 pub(crate) fn is_streamed(row: &KindRow, subresource: &str) -> bool {
@@ -20,6 +31,68 @@ pub(crate) fn is_streamed(row: &KindRow, subresource: &str) -> bool {
         }
 }
 
-pub(crate) async fn handle(_call: &Call<'_>, _body: Body) -> Result<Answer, ApiError> {
-    Err(ApiError::no_such_path())
+/// Answers a request whose other end is outside.
+pub(crate) async fn handle(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
+    let subresource = call.request.subresource.as_str();
+    if subresource != "proxy" && call.request.rest.is_some() {
+        return Err(ApiError::no_such_path());
+    }
+    if matches!(subresource, "exec" | "attach" | "portforward") {
+        may_create(call).await?;
+    }
+    if subresource != "log" {
+        let registry = &call.server.registry;
+        registry.connect(&call.target(), call.user).await?;
+    }
+    if subresource == "proxy" {
+        let Some(rest) = &call.request.rest else { return slash(call) };
+        let target = target::find(call, rest).await?;
+        return target.send(call, body).await;
+    }
+    if subresource == "log" && !matches!(call.method, Method::GET | Method::HEAD) {
+        return Err(ApiError::method_not_supported(&call.row.gvr(), call.method.as_str()));
+    }
+    kubelet::stream(call, body).await
+}
+
+/// A WebSocket begins with GET, which must not be a way around the right to create.
+async fn may_create(call: &Call<'_>) -> Result<(), ApiError> {
+    if call.method != Method::GET {
+        return Ok(());
+    }
+    let request = call.request;
+    let attributes = Attributes {
+        version: &request.gvr.version,
+        subresource: &request.subresource,
+        namespace: &request.namespace,
+        name: &request.name,
+        ..Attributes::for_resource(call.user, "create", &request.gvr.group, &request.gvr.resource)
+    };
+    let decision = call.server.authorization.authorize(&attributes).await;
+    if decision.allowed() {
+        return Ok(());
+    }
+    Err(ApiError::forbidden_user(
+        call.user,
+        "create",
+        &request.gvr,
+        &request.subresource,
+        Some(&request.namespace),
+        &request.name,
+        decision.reason(),
+    ))
+}
+
+/// `…/proxy` becomes `…/proxy/`, so that relative links work.
+fn slash(call: &Call<'_>) -> Result<Answer, ApiError> {
+    let path = format!("{}/", call.uri.path());
+    let location = match call.uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    let mut answer = respond::text(StatusCode::MOVED_PERMANENTLY, "");
+    let location =
+        HeaderValue::from_str(&location).map_err(|_| ApiError::bad_request("the path is malformed"))?;
+    answer.headers_mut().insert(LOCATION, location);
+    Ok(answer)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode};
+use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use rand::Rng;
 use serde_json::{Value, json};
 use skep_api::error::{ApiError, Reason};
@@ -34,6 +34,7 @@ pub(crate) struct Call<'a> {
     pub(crate) query: &'a Query,
     pub(crate) user: &'a UserInfo,
     pub(crate) extensions: &'a Extensions,
+    pub(crate) uri: &'a Uri,
 }
 
 impl Call<'_> {

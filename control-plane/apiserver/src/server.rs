@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use skep_api::error::ApiError;
 use skep_auth::authentication::Chain;
 use skep_auth::authorization::Authorizer;
+use skep_auth::authorization::rbac::Rbac;
 use skep_registry::Registry;
 use tokio_util::sync::CancellationToken;
 
@@ -15,9 +16,9 @@ use crate::health::Check;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::pipeline;
-use crate::proxy::Kubelets;
+use crate::proxy::{Kubelets, Relay};
 use crate::respond::Answer;
-use crate::tokens::TokenIssuer;
+use crate::tokens::Tokens;
 
 /// What a server is built of.
 pub struct Config {
@@ -27,8 +28,10 @@ pub struct Config {
     pub authentication: Chain,
     /// May they.
     pub authorization: Arc<dyn Authorizer>,
-    /// Issues service-account tokens; without one TokenRequest is refused.
-    pub tokens: Option<Arc<dyn TokenIssuer>>,
+    /// Makes and reviews tokens; without it TokenRequest and TokenReview are refused.
+    pub tokens: Option<Tokens>,
+    /// Answers SelfSubjectRulesReview.
+    pub rbac: Option<Arc<Rbac>>,
     /// How kubelets are reached; without it logs, exec and the like are refused.
     pub kubelets: Option<Kubelets>,
     /// Requests that read, at the same time.
@@ -49,6 +52,7 @@ impl Config {
             authentication,
             authorization,
             tokens: None,
+            rbac: None,
             kubelets: None,
             max_reads: 400,
             max_writes: 200,
@@ -63,12 +67,14 @@ pub(crate) struct Inner {
     pub(crate) registry: Arc<Registry>,
     pub(crate) authentication: Chain,
     pub(crate) authorization: Arc<dyn Authorizer>,
-    pub(crate) tokens: Option<Arc<dyn TokenIssuer>>,
+    pub(crate) tokens: Option<Tokens>,
+    pub(crate) rbac: Option<Arc<Rbac>>,
     pub(crate) kubelets: Option<Kubelets>,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
     pub(crate) address: String,
     pub(crate) checks: Vec<Check>,
+    pub(crate) relay: Relay,
     /// Cancelled when the server begins to close: long streams end.
     pub(crate) closing: CancellationToken,
 }
@@ -83,18 +89,21 @@ impl ApiServer {
     /// Builds a server.
     pub fn build(config: Config) -> Self {
         let metrics = Metrics::new();
+        let closing = CancellationToken::new();
         Self {
             inner: Arc::new(Inner {
                 registry: config.registry,
                 authentication: config.authentication,
                 authorization: config.authorization,
                 tokens: config.tokens,
+                rbac: config.rbac,
                 kubelets: config.kubelets,
                 limits: Limits::new(config.max_reads, config.max_writes),
                 metrics,
                 address: config.advertise.map(|address| address.to_string()).unwrap_or_default(),
                 checks: config.checks,
-                closing: CancellationToken::new(),
+                relay: Relay::new(closing.clone()),
+                closing,
             }),
         }
     }

@@ -8,6 +8,7 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use skep_api::user::UserInfo;
+use skep_apiserver::bootstrap::Bootstrap;
 use skep_apiserver::{ApiServer, Config};
 use skep_auth::authentication::Chain;
 use skep_auth::authorization::{AlwaysAllow, Union};
@@ -18,17 +19,17 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 /// A running server.
-pub struct Server {
-    pub api: ApiServer,
-    pub router: Router,
-    pub cancel: CancellationToken,
-    pub user: UserInfo,
+pub(crate) struct Server {
+    pub(crate) api: ApiServer,
+    pub(crate) router: Router,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) user: UserInfo,
     _dir: tempfile::TempDir,
 }
 
 impl Server {
     /// Starts one.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let storage = Embedded::open(dir.path().join("store.redb"), embedded::Options::default())
             .await
@@ -44,8 +45,18 @@ impl Server {
         Self { router: api.router(), api, cancel, user, _dir: dir }
     }
 
+    /// The addresses of a test's cluster.
+    pub(crate) fn cluster(&self) -> Bootstrap {
+        Bootstrap {
+            address: [192, 0, 2, 1].into(),
+            port: 6443,
+            service_ip: [10, 96, 0, 1].into(),
+            dns_ip: Some([10, 96, 0, 10].into()),
+        }
+    }
+
     /// Sends a request; the answer's status and text.
-    pub async fn text(&self, request: Request<Body>) -> (StatusCode, String) {
+    pub(crate) async fn text(&self, request: Request<Body>) -> (StatusCode, String) {
         let mut request = request;
         request.extensions_mut().insert(self.user.clone());
         let response = self.router.clone().oneshot(request).await.expect("infallible");
@@ -55,14 +66,14 @@ impl Server {
     }
 
     /// Sends JSON and reads JSON.
-    pub async fn send(&self, method: &str, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+    pub(crate) async fn send(&self, method: &str, path: &str, body: Option<Value>) -> (StatusCode, Value) {
         let content_type =
             if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         self.send_as(method, path, content_type, body.map(|body| body.to_string()).unwrap_or_default()).await
     }
 
     /// The same with a content type.
-    pub async fn send_as(
+    pub(crate) async fn send_as(
         &self,
         method: &str,
         path: &str,

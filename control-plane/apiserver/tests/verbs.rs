@@ -31,3 +31,27 @@ async fn create_get_update_delete() {
     let (status, gone) = server.send("GET", &one, None).await;
     assert_eq!((status.as_u16(), gone["message"].as_str()), (404, Some("configmaps \"a\" not found")));
 }
+
+#[tokio::test]
+async fn a_cluster_is_bootstrapped_once() {
+    let server = Server::start().await;
+    let cluster = server.cluster();
+    let registry = server.api.registry();
+    skep_apiserver::bootstrap::bootstrap(registry, &cluster).await.expect("made");
+    let services = "/api/v1/services";
+    let (_, before) = server.send("GET", services, None).await;
+    assert_eq!(before["items"].as_array().map(Vec::len), Some(2), "{before}");
+    assert_eq!(before["items"][0]["spec"]["clusterIP"], "10.96.0.1");
+    skep_apiserver::bootstrap::bootstrap(registry, &cluster).await.expect("still there");
+    let (_, after) = server.send("GET", services, None).await;
+    assert_eq!(before["items"], after["items"]);
+    let taken = json!({
+        "metadata": {"name": "x"}, "spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 80}]},
+    });
+    let (status, refused) = server.send("POST", "/api/v1/namespaces/default/services", Some(taken)).await;
+    assert_eq!(status, 422, "{refused}");
+    assert!(
+        refused["message"].as_str().expect("text").contains("provided IP is already allocated"),
+        "{refused}"
+    );
+}

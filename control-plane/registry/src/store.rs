@@ -29,15 +29,15 @@ use skep_admission::Chain;
 use skep_api::error::ApiError;
 use skep_api::resource::GroupVersionResource;
 use skep_storage::{Revision, Storage};
-use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::alloc::{self, Allocators};
-use crate::cache::{Feed, Filter, Progress};
+use crate::cache::{Feed, Filter};
 use crate::kinds;
 
 pub(crate) use commit::storage_error;
+use read::Freshness;
 pub use request::{DeleteOptions, Deleted, Patch, Preconditions, Propagation, Target, WriteOptions, Written};
 pub use resource::{ClusterReader, Resource};
 
@@ -74,7 +74,7 @@ impl Default for Options {
 pub struct Registry {
     storage: Arc<dyn Storage>,
     resources: Arc<HashMap<GroupVersionResource, Arc<Resource>>>,
-    progress: Receiver<Progress>,
+    freshness: Freshness,
     pools: Arc<Allocators>,
     admission: Chain,
 }
@@ -91,7 +91,8 @@ impl Registry {
         let mut feed = Feed::new(storage.clone(), PREFIX);
         let progress = feed.progress();
         let resources = Arc::new(resource::table(&mut feed));
-        let reader = Arc::new(ClusterReader::new(resources.clone()));
+        let freshness = Freshness::new(storage.clone(), progress.clone());
+        let reader = Arc::new(ClusterReader::new(resources.clone(), freshness.clone()));
         let pools = Arc::new(Allocators::new(&options.service_ranges, options.node_ports));
         alloc::load(&*storage, &pools).await.map_err(|error| storage_error(&error))?;
         let forget = feed.forgetter();
@@ -100,7 +101,7 @@ impl Registry {
         let registry = Arc::new(Self {
             storage: storage.clone(),
             resources,
-            progress,
+            freshness,
             pools,
             admission: (options.admission)(reader),
         });
@@ -131,7 +132,7 @@ impl Registry {
 
     /// Are the caches filled?
     pub fn ready(&self) -> bool {
-        self.progress.borrow().ready
+        self.freshness.ready()
     }
 
     async fn repair(self: Arc<Self>) {

@@ -4,6 +4,7 @@ use serde_json::Value;
 use skep_admission::{Attributes, Operation};
 use skep_api::error::ApiError;
 use skep_api::field::ErrorList;
+use skep_api::user::UserInfo;
 
 use super::{Registry, Resource, Target, WriteOptions};
 
@@ -49,6 +50,16 @@ impl Write<'_> {
 }
 
 impl Registry {
+    /// Lets admission refuse a connection to a subresource.
+    pub async fn connect(&self, target: &Target, user: &UserInfo) -> Result<(), ApiError> {
+        let resource = self.resource(&target.resource)?.clone();
+        let options = WriteOptions { user: user.clone(), ..WriteOptions::default() };
+        let write = Write { resource: &resource, target, options: &options };
+        let mut attributes = write.attributes(Operation::Connect, None, None);
+        self.admission.admit(&mut attributes).await?;
+        self.admission.validate(&attributes).await
+    }
+
     /// Lets admission change the object.
     pub(super) async fn mutate(
         &self,

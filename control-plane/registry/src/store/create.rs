@@ -80,7 +80,7 @@ impl Registry {
             write.verdict(&row.validate_create(&object), &name)?;
             object = self.check(&write, Operation::Create, object, None).await?;
             if !applied {
-                own(&write, None, &mut object)?;
+                object = own(&write, None, object);
             }
             let warnings = row.strategy.warnings(&object);
             if options.dry_run {

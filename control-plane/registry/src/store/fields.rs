@@ -2,14 +2,42 @@
 
 use serde_json::Value;
 use skep_api::error::ApiError;
+use skep_machinery::apply::{self, Set, Types, Writer};
 
 use super::admit::Write;
 use super::{Resource, WriteOptions};
 
+/// The fields a write through this subresource does not touch.
+fn untouched(resource: &Resource, subresource: &str) -> Option<Set> {
+    match subresource {
+        "" if resource.row().has_status() => Some(Set::of_fields(&[&["status"]])),
+        "status" => Some(Set::of_fields(&[&["spec"]])),
+        _ => None,
+    }
+}
+
+fn with_writer<T>(
+    resource: &Resource,
+    subresource: &str,
+    options: &WriteOptions,
+    work: impl FnOnce(&Writer<'_>) -> T,
+) -> T {
+    let ignored = untouched(resource, subresource);
+    work(&Writer {
+        manager: &options.field_manager,
+        subresource,
+        gvk: resource.gvk(),
+        types: Types::of(resource.gvk()),
+        ignored: ignored.as_ref(),
+        now: jiff::Timestamp::now(),
+    })
+}
+
 /// Notes in the managed fields what this write changes.
-pub(super) fn own(write: &Write<'_>, old: Option<&Value>, new: &mut Value) -> Result<(), ApiError> {
-    let _ = (write, old, new);
-    Ok(())
+pub(super) fn own(write: &Write<'_>, old: Option<&Value>, new: Value) -> Value {
+    with_writer(write.resource, &write.target.subresource, write.options, |writer| {
+        apply::update_managers(old, new, writer)
+    })
 }
 
 /// Applies a configuration to an object, or makes one of it.
@@ -20,6 +48,8 @@ pub(super) fn apply(
     applied: &Value,
     options: &WriteOptions,
 ) -> Result<Value, ApiError> {
-    let _ = (resource, subresource, old, options);
-    Ok(applied.clone())
+    let result = with_writer(resource, subresource, options, |writer| {
+        apply::apply_patch(old, applied, writer, options.force)
+    });
+    Ok(result?.object)
 }

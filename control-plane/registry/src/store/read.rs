@@ -3,12 +3,29 @@
 use std::sync::Arc;
 
 use skep_api::error::ApiError;
-use skep_storage::Revision;
+use skep_storage::{Revision, Storage};
+use tokio::sync::watch::Receiver;
 
 use super::{Registry, Resource, Target, storage_error};
-use crate::cache::{At, Filter, List, ListOptions, Object, Watch, WatchOptions, plan, wait_for};
+use crate::cache::{At, Filter, List, ListOptions, Object, Progress, Watch, WatchOptions, plan, wait_for};
 
-impl Registry {
+/// Knows how new the caches are.
+#[derive(Clone)]
+pub(crate) struct Freshness {
+    storage: Arc<dyn Storage>,
+    progress: Receiver<Progress>,
+}
+
+impl Freshness {
+    pub(crate) fn new(storage: Arc<dyn Storage>, progress: Receiver<Progress>) -> Self {
+        Self { storage, progress }
+    }
+
+    /// Are the caches filled?
+    pub(crate) fn ready(&self) -> bool {
+        self.progress.borrow().ready
+    }
+
     /// Waits until the caches show everything the store had when this was called; returns the revision.
     pub(crate) async fn consistent(&self) -> Result<Revision, ApiError> {
         let revision = self.storage.current_revision().await.map_err(|error| storage_error(&error))?;
@@ -24,6 +41,17 @@ impl Registry {
             self.storage.request_progress().await.map_err(|error| storage_error(&error))?;
         }
         wait_for(&mut progress, revision).await
+    }
+}
+
+impl Registry {
+    /// Waits until the caches show everything the store has.
+    pub(crate) async fn consistent(&self) -> Result<Revision, ApiError> {
+        self.freshness.consistent().await
+    }
+
+    async fn reach(&self, revision: Revision) -> Result<(), ApiError> {
+        self.freshness.reach(revision).await
     }
 
     /// One object. `revision` as in [`ListOptions::resource_version`].

@@ -10,6 +10,7 @@ use skep_api::error::ApiError;
 use skep_api::resource::{GroupVersionKind, GroupVersionResource};
 
 use super::PREFIX;
+use super::read::Freshness;
 use crate::cache::{Cache, Feed, Filter};
 use crate::kinds;
 use crate::strategy::{KindRow, Storage};
@@ -114,11 +115,15 @@ pub(super) fn table(feed: &mut Feed) -> HashMap<GroupVersionResource, Arc<Resour
 /// Reads the cluster out of the caches: what admission plug-ins see.
 pub struct ClusterReader {
     resources: Arc<HashMap<GroupVersionResource, Arc<Resource>>>,
+    freshness: Freshness,
 }
 
 impl ClusterReader {
-    pub(super) fn new(resources: Arc<HashMap<GroupVersionResource, Arc<Resource>>>) -> Self {
-        Self { resources }
+    pub(super) fn new(
+        resources: Arc<HashMap<GroupVersionResource, Arc<Resource>>>,
+        freshness: Freshness,
+    ) -> Self {
+        Self { resources, freshness }
     }
 
     fn cache(&self, gvr: &GroupVersionResource) -> Result<&Arc<Cache>, ApiError> {
@@ -134,7 +139,13 @@ impl Reader for ClusterReader {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Option<Arc<Value>>, ApiError> {
-        let object = self.cache(gvr)?.get(namespace.unwrap_or_default(), name);
+        let (cache, namespace) = (self.cache(gvr)?, namespace.unwrap_or_default());
+        let mut object = cache.get(namespace, name);
+        if object.is_none() {
+            // It may have been made a moment ago.
+            self.freshness.consistent().await?;
+            object = cache.get(namespace, name);
+        }
         Ok(object.map(|object| object.value.clone()))
     }
 
@@ -143,6 +154,7 @@ impl Reader for ClusterReader {
         gvr: &GroupVersionResource,
         namespace: Option<&str>,
     ) -> Result<Vec<Arc<Value>>, ApiError> {
+        self.freshness.consistent().await?;
         let filter = Filter { namespace: namespace.map(str::to_owned), ..Filter::default() };
         let objects = self.cache(gvr)?.snapshot(&filter);
         Ok(objects.iter().map(|object| object.value.clone()).collect())

@@ -153,7 +153,7 @@ impl Registry {
         new = self.check(write, Operation::Update, new, Some(&old.value)).await?;
         set_resource_version(&mut new, old.revision);
         if !applied {
-            own(write, Some(&old.value), &mut new)?;
+            new = own(write, Some(&old.value), new);
         }
         warnings.extend(row.strategy.warnings(&new));
 

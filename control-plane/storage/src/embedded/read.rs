@@ -151,14 +151,11 @@ pub(super) fn snapshot_range(database: &redb::Database, range: &Range) -> Result
     snapshot.view().range(range)
 }
 
-type CurrentTable = redb::ReadOnlyTable<&'static str, &'static [u8]>;
-type HistoryTable = redb::ReadOnlyTable<(&'static str, u64), &'static [u8]>;
-
 /// The read side of one redb snapshot.
 pub(super) struct Snapshot {
     pub(super) read: redb::ReadTransaction,
-    current: CurrentTable,
-    pub(super) history: HistoryTable,
+    current: redb::ReadOnlyTable<&'static str, &'static [u8]>,
+    pub(super) history: redb::ReadOnlyTable<(&'static str, u64), &'static [u8]>,
     pub(super) revision: Revision,
     pub(super) compacted: Revision,
 }
@@ -175,7 +172,13 @@ impl Snapshot {
         Ok(Self { read, current, history, revision, compacted })
     }
 
-    pub(super) fn view(&self) -> View<'_, CurrentTable, HistoryTable> {
+    pub(super) fn view(
+        &self,
+    ) -> View<
+        '_,
+        redb::ReadOnlyTable<&'static str, &'static [u8]>,
+        redb::ReadOnlyTable<(&'static str, u64), &'static [u8]>,
+    > {
         View {
             current: &self.current,
             history: &self.history,

@@ -1,0 +1,261 @@
+//! What every cluster begins with: the system namespaces, the roles, the priority classes, the
+//! `kubernetes` service and the service of the cluster DNS.
+//!
+//! Everything is made when it is missing. The endpoints of the `kubernetes` service are kept at this
+//! server's address for as long as it runs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use skep_api::error::ApiError;
+use skep_api::object::ObjectExt;
+use skep_api::user::UserInfo;
+use skep_registry::{Registry, Target, WriteOptions, kinds};
+use tokio_util::sync::CancellationToken;
+
+/// How often the `kubernetes` service is looked after.
+const KEEP: Duration = Duration::from_secs(30);
+
+/// Tries of one repair when others write at the same time.
+const TRIES: usize = 5;
+
+const NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "default"];
+
+/// The addresses of a cluster.
+#[derive(Clone, Debug)]
+pub struct Bootstrap {
+    /// Where this server is reached by the cluster.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// The address of the `kubernetes` service.
+    pub service_ip: IpAddr,
+    /// The address of the DNS service; none makes no such service.
+    pub dns_ip: Option<IpAddr>,
+}
+
+/// Makes what is missing. Returns when all of it is there.
+pub async fn bootstrap(registry: &Registry, cluster: &Bootstrap) -> Result<(), ApiError> {
+    let at = Maker { registry };
+    for name in NAMESPACES {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        at.ensure("", "v1", "namespaces", &namespace).await?;
+    }
+    for wanted in skep_auth::bootstrap::objects() {
+        at.role(&wanted).await?;
+    }
+    for (name, value, description) in [
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node \
+             if necessary.",
+        ),
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+    ] {
+        let class = json!({
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": name},
+            "value": value,
+            "description": description,
+        });
+        at.ensure("scheduling.k8s.io", "v1", "priorityclasses", &class).await?;
+    }
+    at.kubernetes(cluster).await?;
+    if let Some(address) = cluster.dns_ip {
+        at.ensure("", "v1", "services", &dns_service(address)).await?;
+    }
+    Ok(())
+}
+
+/// Looks after the `kubernetes` service until cancelled.
+pub async fn keep(registry: Arc<Registry>, cluster: Bootstrap, cancel: CancellationToken) {
+    let mut interval = tokio::time::interval(KEEP);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            _ = interval.tick() => {}
+        }
+        let at = Maker { registry: &registry };
+        if let Err(error) = at.kubernetes(&cluster).await {
+            tracing::warn!(%error, "the kubernetes service could not be looked after");
+        }
+    }
+}
+
+fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+/// The service of the cluster DNS. It selects no pods: each node's agent answers for its own node and
+/// keeps a slice for it, so traffic stays local.
+fn dns_service(address: IpAddr) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "kube-dns",
+            "namespace": "kube-system",
+            "labels": {
+                "k8s-app": "kube-dns",
+                "kubernetes.io/cluster-service": "true",
+                "kubernetes.io/name": "CoreDNS",
+            },
+        },
+        "spec": {
+            "clusterIP": address.to_string(),
+            "internalTrafficPolicy": "Local",
+            "ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 10053},
+                {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 10053},
+            ],
+        },
+    })
+}
+
+struct Maker<'a> {
+    registry: &'a Registry,
+}
+
+impl Maker<'_> {
+    fn options() -> WriteOptions {
+        WriteOptions {
+            user: UserInfo::new("system:apiserver", ["system:masters"]),
+            field_manager: "skep-apiserver".to_owned(),
+            ..WriteOptions::default()
+        }
+    }
+
+    /// Makes an object if there is none of its name.
+    async fn ensure(&self, group: &str, version: &str, plural: &str, wanted: &Value) -> Result<(), ApiError> {
+        let target = self.target(group, version, plural, wanted)?;
+        match self.registry.get(&target, None).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => self.create(&target, wanted).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn create(&self, target: &Target, wanted: &Value) -> Result<(), ApiError> {
+        match self.registry.create(target, wanted.clone(), &Self::options()).await {
+            // Another server was faster.
+            Err(error) if !error.is_already_exists() => {
+                tracing::warn!(%error, resource = %target.resource, name = target.name, "not made");
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn target(&self, group: &str, version: &str, plural: &str, object: &Value) -> Result<Target, ApiError> {
+        let row = kinds::by_resource(group, version, plural).ok_or_else(ApiError::no_such_path)?;
+        Ok(Target::new(row.gvr(), object.namespace(), object.name()))
+    }
+
+    /// Makes a role or binding, or gives it back the rights it has lost.
+    async fn role(&self, wanted: &Value) -> Result<(), ApiError> {
+        let gvk = wanted.gvk();
+        let row = kinds::by_kind(&gvk.group, &gvk.version, &gvk.kind).ok_or_else(ApiError::no_such_path)?;
+        let target = Target::new(row.gvr(), wanted.namespace(), wanted.name());
+        for _ in 0..TRIES {
+            let stored = match self.registry.get(&target, None).await {
+                Ok(stored) => stored,
+                Err(error) if error.is_not_found() => return self.create(&target, wanted).await,
+                Err(error) => return Err(error),
+            };
+            let Some(repaired) = skep_auth::bootstrap::repaired(&stored.value, wanted) else { return Ok(()) };
+            match self.registry.update(&target, repaired, &Self::options()).await {
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+                Ok(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The `kubernetes` service and its endpoints.
+    async fn kubernetes(&self, cluster: &Bootstrap) -> Result<(), ApiError> {
+        let service = json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": "kubernetes",
+                "namespace": "default",
+                "labels": {"component": "apiserver", "provider": "kubernetes"},
+            },
+            "spec": {
+                "type": "ClusterIP",
+                "clusterIP": cluster.service_ip.to_string(),
+                "sessionAffinity": "None",
+                "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": cluster.port}],
+            },
+        });
+        self.ensure("", "v1", "services", &service).await?;
+        let address = cluster.address.to_string();
+        let port = json!({"name": "https", "port": cluster.port, "protocol": "TCP"});
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": "kubernetes",
+                "namespace": "default",
+                "labels": {"kubernetes.io/service-name": "kubernetes"},
+            },
+            "addressType": family(cluster.address),
+            "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+            "ports": [port],
+        });
+        self.keep_as("discovery.k8s.io", "endpointslices", &slice, &["addressType", "endpoints", "ports"])
+            .await?;
+        let endpoints = json!({
+            "apiVersion": "v1",
+            "kind": "Endpoints",
+            "metadata": {
+                "name": "kubernetes",
+                "namespace": "default",
+                "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+            },
+            "subsets": [{"addresses": [{"ip": address}], "ports": [port]}],
+        });
+        self.keep_as("", "endpoints", &endpoints, &["subsets"]).await
+    }
+
+    /// Makes an object, or puts these fields of it back.
+    async fn keep_as(
+        &self,
+        group: &str,
+        plural: &str,
+        wanted: &Value,
+        fields: &[&str],
+    ) -> Result<(), ApiError> {
+        let target = self.target(group, "v1", plural, wanted)?;
+        for _ in 0..TRIES {
+            let stored = match self.registry.get(&target, None).await {
+                Ok(stored) => stored,
+                Err(error) if error.is_not_found() => return self.create(&target, wanted).await,
+                Err(error) => return Err(error),
+            };
+            if fields.iter().all(|field| stored.value.get(*field) == wanted.get(*field)) {
+                return Ok(());
+            }
+            let mut object = Value::clone(&stored.value);
+            for field in fields {
+                object[*field] = wanted[*field].clone();
+            }
+            match self.registry.update(&target, object, &Self::options()).await {
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+                Ok(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+}
