@@ -14,8 +14,10 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// `Content-Type` of the v2 document in protobuf.
+/// How clients ask for the v2 document in protobuf (`Accept`).
 pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The `Content-Type` of that answer: the `@` of the request is not legal in a media type, and clients refuse it.
+pub const V2_PROTOBUF_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Where a group and version is described: `api/v1`, `apis/apps/v1`.
 pub fn v3_path(group: &str, version: &str) -> String {
