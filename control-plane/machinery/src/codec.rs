@@ -122,28 +122,56 @@ pub fn check(gvk: &GroupVersionKind, object: &Value, validation: FieldValidation
     finish(gvk.clone(), Some(gvk), &reader, value, Vec::new(), validation)
 }
 
-/// JSON or YAML of unknown kind (a patch, say) into a value; duplicate keys keep the last.
+/// JSON or YAML of unknown kind into a value; duplicate keys keep the last.
 pub fn parse_untyped(format: Format, bytes: &[u8]) -> Result<Value> {
+    parse_patch(format, bytes, FieldValidation::Ignore).map(|(value, _)| value)
+}
+
+/// A patch: JSON or YAML of unknown kind. Duplicate keys keep the last, and are warned of or refused.
+pub fn parse_patch(
+    format: Format,
+    bytes: &[u8],
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>)> {
     if bytes.len() > MOST_BYTES {
         return Err(Error::TooLarge(format!("Request entity too large: limit is {MOST_BYTES}")));
     }
     let reader = Reader::default();
-    match format {
+    let (value, duplicates) = match format {
+        Format::Yaml if looks_like_json(bytes) => return parse_patch(Format::Json, bytes, validation),
         Format::Json => {
             let mut from = serde_json::Deserializer::from_slice(bytes);
-            reader
-                .read(None, &mut from)
-                .and_then(|value| from.end().map(|()| value))
-                .map_err(|error| Error::bad_request(format!("error decoding patch: {error}")))
+            let value = reader.read(None, &mut from).and_then(|value| from.end().map(|()| value));
+            (value.map_err(|error| Error::bad_request(format!("error decoding patch: {error}")))?, Vec::new())
         }
-        Format::Yaml if looks_like_json(bytes) => parse_untyped(Format::Json, bytes),
-        Format::Yaml => check_yaml_nesting(bytes).and_then(|()| {
-            reader
-                .read(None, serde_yaml::Deserializer::from_slice(bytes))
-                .map_err(|error| Error::bad_request(format!("error decoding YAML: {error}")))
-        }),
-        Format::Protobuf => Err(Error::UnsupportedMediaType("protobuf needs a kind".to_owned())),
+        Format::Yaml => {
+            check_yaml_nesting(bytes)?;
+            let value = reader.read(None, serde_yaml::Deserializer::from_slice(bytes));
+            let duplicates =
+                if validation == FieldValidation::Ignore { Vec::new() } else { yaml_duplicates(bytes) };
+            (value.map_err(|error| Error::bad_request(format!("error decoding YAML: {error}")))?, duplicates)
+        }
+        Format::Protobuf => return Err(Error::UnsupportedMediaType("protobuf needs a kind".to_owned())),
+    };
+    let problems = problems(&reader, duplicates);
+    match validation {
+        FieldValidation::Strict if !problems.is_empty() => {
+            Err(Error::bad_request(format!("strict decoding error: {}", problems.join(", "))))
+        }
+        FieldValidation::Ignore => Ok((value, Vec::new())),
+        FieldValidation::Warn | FieldValidation::Strict => Ok((value, problems)),
     }
+}
+
+/// What strict validation would refuse, worded. YAML duplicates are told by the parser instead, with their lines.
+fn problems(reader: &Reader, yaml_duplicates: Vec<String>) -> Vec<String> {
+    let from_yaml = !yaml_duplicates.is_empty();
+    let mut problems = yaml_duplicates;
+    problems.extend(reader.take_problems().into_iter().filter_map(|problem| match problem {
+        Problem::Unknown(path) => Some(format!("unknown field \"{path}\"")),
+        Problem::Duplicate(path) => (!from_yaml).then(|| format!("duplicate field \"{path}\"")),
+    }));
+    problems
 }
 
 fn looks_like_json(bytes: &[u8]) -> bool {
@@ -240,12 +268,7 @@ fn finish(
         (Ok(Value::Object(object)), None) => object,
         (Ok(_), None) => return Err(refuse("json: cannot unmarshal into Go value of type map".to_owned())),
     };
-    let from_yaml = !yaml_duplicates.is_empty();
-    let mut problems: Vec<String> = yaml_duplicates;
-    problems.extend(reader.take_problems().into_iter().filter_map(|problem| match problem {
-        Problem::Unknown(path) => Some(format!("unknown field \"{path}\"")),
-        Problem::Duplicate(path) => (!from_yaml).then(|| format!("duplicate field \"{path}\"")),
-    }));
+    let problems = problems(reader, yaml_duplicates);
     if validation == FieldValidation::Strict && !problems.is_empty() {
         return Err(refuse(format!("strict decoding error: {}", problems.join(", "))));
     }

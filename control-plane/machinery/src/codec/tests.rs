@@ -164,6 +164,19 @@ fn custom_kinds_pass_through_but_duplicates_are_seen() {
 }
 
 #[test]
+fn patches_tell_their_duplicates() {
+    let (value, warnings) =
+        parse_patch(Format::Json, br#"{"a":1,"a":2}"#, FieldValidation::Warn).expect("warns");
+    assert_eq!(
+        (value, warnings.as_slice()),
+        (json!({"a": 2}), ["duplicate field \"a\"".to_owned()].as_slice())
+    );
+    let strict =
+        parse_patch(Format::Yaml, b"a: 1\nb: 2\na: 3\n", FieldValidation::Strict).expect_err("refused");
+    assert!(strict.to_string().contains("line 3: key \"a\" already set in map"), "{strict}");
+}
+
+#[test]
 fn depth_is_bounded() {
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         let body = format!(

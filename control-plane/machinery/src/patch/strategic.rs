@@ -4,7 +4,8 @@
 use crate::schema::{Field, Message, Type};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 const PATCH: &str = "$patch";
 const RETAIN: &str = "$retainKeys";
@@ -157,7 +158,9 @@ fn directed_list(
     let original = old.and_then(Value::as_array).cloned().unwrap_or_default();
     let delete = as_list(delete, DELETE)?;
     let change = as_list(change, "")?;
-    let kept: Vec<Value> = original.iter().filter(|item| !delete.contains(item)).cloned().collect();
+    let deleted: HashSet<String> = delete.iter().map(|item| identity(item, None)).collect();
+    let kept: Vec<Value> =
+        original.iter().filter(|item| !deleted.contains(&identity(item, None))).cloned().collect();
     let key = field.and_then(|field| field.patch.merge_key);
     let merged = merge_unordered(&kept, &change, field)?;
     let Some(order) = order else {
@@ -167,7 +170,9 @@ fn directed_list(
     if let Some(key) = key.filter(|key| order.iter().any(|item| item.get(key).is_none())) {
         return Err(bad(format!("an element of {ORDER}{name} has no {key:?}")));
     }
-    let at = |item: &Value| order.iter().position(|other| same(item, other, key));
+    let ordered: HashMap<String, usize> =
+        order.iter().enumerate().map(|(at, item)| (identity(item, key), at)).collect();
+    let at = |item: &Value| ordered.get(&identity(item, key)).copied();
     let places: Vec<Option<usize>> = change
         .iter()
         .filter(|item| !is_directive(item, "delete") && !is_directive(item, "replace"))
@@ -202,11 +207,8 @@ fn merge_unordered(old: &[Value], change: &[Value], field: Option<&'static Field
     }
     if !change.iter().any(Value::is_object) {
         let mut out = old.to_vec();
-        for item in change {
-            if !out.contains(item) {
-                out.push(item.clone());
-            }
-        }
+        let mut known: HashSet<String> = old.iter().map(|item| identity(item, None)).collect();
+        out.extend(change.iter().filter(|item| known.insert(identity(item, None))).cloned());
         return Ok(out);
     }
     let key = field
@@ -217,50 +219,65 @@ fn merge_unordered(old: &[Value], change: &[Value], field: Option<&'static Field
         _ => Shape::Unknown,
     });
     let plain: Vec<&Value> = change.iter().filter(|item| item.get(PATCH).is_none()).collect();
-    let mut out = old.to_vec();
+    let mut deleted = HashSet::new();
     for item in change {
         match item.get(PATCH).map(|directive| directive.as_str().unwrap_or_default()) {
             None => {}
             Some("replace") => return Ok(plain.into_iter().map(strip).collect()),
             Some("delete") => {
-                let wanted =
-                    item.get(key).ok_or_else(|| bad(format!("a delete directive without {key:?}")))?;
-                out.retain(|other| other.get(key) != Some(wanted));
+                if item.get(key).is_none() {
+                    return Err(bad(format!("a delete directive without {key:?}")));
+                }
+                deleted.insert(identity(item, Some(key)));
             }
             Some("merge") => {}
             Some(other) => return Err(bad(format!("unknown $patch directive {other:?}"))),
         }
     }
+    let mut out = old.to_vec();
+    out.retain(|item| !item.is_object() || !deleted.contains(&identity(item, Some(key))));
+    // Places by identity: a search per element would take quadratic time.
+    let mut places: HashMap<String, usize> =
+        out.iter().enumerate().map(|(at, item)| (identity(item, Some(key)), at)).collect();
     for item in change.iter().filter(|item| !is_directive(item, "delete")) {
-        let Value::Object(item) = item else { return Err(bad("a list mixes objects with other values")) };
-        let wanted = item.get(key).filter(|value| !value.is_null()).ok_or_else(|| {
-            bad(format!("map: {} does not contain declared merge key: {key}", Value::Object(item.clone())))
-        })?;
-        match out.iter_mut().find(|other| other.get(key) == Some(wanted)) {
-            Some(slot) => {
+        let Value::Object(fields) = item else { return Err(bad("a list mixes objects with other values")) };
+        if fields.get(key).is_none_or(Value::is_null) {
+            return Err(bad(format!("map: {item} does not contain declared merge key: {key}")));
+        }
+        match places.entry(identity(item, Some(key))) {
+            Entry::Occupied(place) => {
+                let slot = &mut out[*place.get()];
                 let old = slot.as_object().cloned().unwrap_or_default();
-                *slot = Value::Object(merge_object(&old, item, shape)?);
+                *slot = Value::Object(merge_object(&old, fields, shape)?);
             }
-            None => out.push(Value::Object(merge_object(&Map::new(), &without_nulls(item), shape)?)),
+            Entry::Vacant(place) => {
+                place.insert(out.len());
+                out.push(Value::Object(merge_object(&Map::new(), &without_nulls(fields), shape)?));
+            }
         }
     }
     Ok(out)
 }
 
-fn same(a: &Value, b: &Value, key: Option<&str>) -> bool {
+/// What makes two elements the same: the merge key, or all of a scalar.
+fn identity(item: &Value, key: Option<&str>) -> String {
     match key {
-        Some(key) if a.is_object() => a.get(key).is_some() && a.get(key) == b.get(key),
-        _ => a == b,
+        Some(key) if item.is_object() => item.get(key).unwrap_or(&Value::Null).to_string(),
+        _ => item.to_string(),
     }
 }
 
 /// Orders a merged list: what the patch names goes in the patch's order; what only the server has keeps its order
 /// among itself, and its place relative to those named elements that the server had too.
 fn arrange(merged: Vec<Value>, order: &[Value], server: &[Value], key: Option<&str>) -> Vec<Value> {
-    let place = |list: &[Value], item: &Value| list.iter().position(|other| same(item, other, key));
+    let places = |list: &[Value]| -> HashMap<String, usize> {
+        list.iter().enumerate().rev().map(|(at, item)| (identity(item, key), at)).collect()
+    };
+    let (in_order, on_server) = (places(order), places(server));
+    let place = |places: &HashMap<String, usize>, item: &Value| places.get(&identity(item, key)).copied();
     let (mut named, alone): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|item| place(order, item).is_some());
-    named.sort_by_key(|item| place(order, item));
+        merged.into_iter().partition(|item| place(&in_order, item).is_some());
+    named.sort_by_cached_key(|item| place(&in_order, item));
     let mut out = Vec::with_capacity(named.len() + alone.len());
     let (mut named, mut alone) = (named.into_iter().peekable(), alone.into_iter().peekable());
     loop {
@@ -268,7 +285,9 @@ fn arrange(merged: Vec<Value>, order: &[Value], server: &[Value], key: Option<&s
             (None, None) => return out,
             (Some(_), None) => true,
             (None, Some(_)) => false,
-            (Some(a), Some(b)) => matches!((place(server, a), place(server, b)), (Some(a), Some(b)) if a < b),
+            (Some(a), Some(b)) => {
+                matches!((place(&on_server, a), place(&on_server, b)), (Some(a), Some(b)) if a < b)
+            }
         };
         out.extend(if server_first { alone.next() } else { named.next() });
     }

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::schema::Schema;
+use proptest::prelude::*;
 use serde_json::json;
 use skep_api::resource::GroupVersionKind;
 
@@ -159,4 +160,80 @@ fn json_patch_is_all_or_nothing_and_bounded() {
     let bomb: Vec<String> = (0..40).map(|n| format!(r#"{{"op":"copy","from":"","path":"/x{n}"}}"#)).collect();
     let bomb = format!("[{}]", bomb.join(","));
     assert_eq!(json_patch(&json!({"a": "x".repeat(1000)}), bomb.as_bytes()).expect_err("bomb").code(), 413);
+}
+
+/// Any JSON, its names among those that mean something.
+fn arb_json() -> impl Strategy<Value = Value> {
+    let name = prop::sample::select(vec![
+        "metadata",
+        "spec",
+        "containers",
+        "name",
+        "finalizers",
+        "volumes",
+        "ports",
+        "containerPort",
+        "labels",
+        "$patch",
+        "$retainKeys",
+        "$setElementOrder/containers",
+        "$deleteFromPrimitiveList/finalizers",
+        "template",
+        "managedFields",
+        "annotations",
+        "securityContext",
+        "x",
+    ]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i8>().prop_map(Value::from),
+        prop::sample::select(vec!["delete", "replace", "merge", "a", ""]).prop_map(Value::from),
+    ];
+    leaf.prop_recursive(6, 40, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(name.clone(), inner, 0..5).prop_map(|map| json!(map)),
+        ]
+    })
+}
+
+fn arb_object() -> impl Strategy<Value = Value> {
+    (arb_json(), arb_json()).prop_map(
+        |(metadata, spec)| json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}),
+    )
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics_on_any_json(live in arb_object(), patch in arb_object()) {
+        use crate::apply::{Types, Writer, apply_patch, update_managers};
+        let gvk = GroupVersionKind::new("", "v1", "Pod");
+        let pod = Schema::of(&gvk).expect("pod");
+        drop(strategic_merge(&live, &patch, pod));
+        drop(merge_patch(&live, &patch));
+        drop(crate::codec::check(&gvk, &patch, crate::codec::FieldValidation::Strict));
+        drop(crate::codec::encode_protobuf(&gvk, &patch));
+        for types in [Types::Message(pod), Types::Deduced] {
+            let now = std::time::SystemTime::UNIX_EPOCH.try_into().expect("epoch");
+            let writer = Writer { manager: "kubectl", subresource: "", gvk: &gvk, types, ignored: None, now };
+            drop(apply_patch(Some(&live), &patch, &writer, true));
+            drop(update_managers(Some(&live), patch.clone(), &writer));
+            drop(update_managers(None, patch.clone(), &writer));
+        }
+    }
+
+    #[test]
+    fn a_strategic_patch_equal_to_the_object_changes_nothing(names in prop::collection::btree_set("[a-f]", 1..5)) {
+        let containers: Vec<Value> = names.iter().map(|name| json!({"name": name, "image": "x"})).collect();
+        let spec = json!({"containers": containers});
+        prop_assert_eq!(pod_spec(spec.clone(), spec.clone()).expect("merges"), spec);
+    }
+}
+
+#[test]
+fn big_lists_take_linear_time() {
+    let many: Vec<Value> = (0..30_000).map(|n| json!({"name": format!("c{n}")})).collect();
+    let spec = json!({"containers": many});
+    assert_eq!(pod_spec(spec.clone(), spec.clone()).expect("merges"), spec);
 }
