@@ -327,7 +327,6 @@ impl ApiError {
             message: Some(self.message.clone()),
             reason: (!reason.is_empty()).then(|| reason.to_owned()),
             status: Some("Failure".to_owned()),
-            ..Status::default()
         }
     }
 

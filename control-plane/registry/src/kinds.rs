@@ -3,19 +3,35 @@
 //! A new kind is a file below this module and a line in [`TABLE`]. Invariants (tested): no two rows share a
 //! group, version and kind or a group, version and plural; an alias points at a row that stores.
 
+mod admission;
+mod autoscaler;
+mod certificate_request;
 mod config_map;
+mod cron_job;
 mod daemon_set;
 mod deployment;
+mod disruption_budget;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+mod extension;
+mod flow_control;
+mod ingress;
+mod job;
 mod lease;
+mod limit_range;
 mod namespace;
+mod network_policy;
 mod node;
+mod plain;
 mod pod;
+mod priority_class;
+mod pv;
 mod pvc;
 mod replica_set;
 mod replication_controller;
+mod resource_quota;
+mod review;
 mod role;
 mod role_binding;
 mod secret;
@@ -24,38 +40,99 @@ mod service_account;
 mod stateful_set;
 mod workload;
 
+#[cfg(test)]
+mod tests;
+
 use crate::strategy::{KindRow, Storage, Strategy, Subresource};
 
 /// Every built-in kind.
 pub static TABLE: &[&KindRow] = &[
     // core
+    &review::BINDING,
     &config_map::ROW,
     &endpoints::ROW,
     &event::CORE,
+    &limit_range::ROW,
     &namespace::ROW,
     &node::ROW,
     &pvc::ROW,
+    &pv::ROW,
     &pod::ROW,
+    &plain::POD_TEMPLATE,
     &replication_controller::ROW,
+    &resource_quota::ROW,
     &secret::ROW,
     &service::ROW,
     &service_account::ROW,
+    // admissionregistration.k8s.io
+    &admission::MUTATING_POLICY,
+    &admission::MUTATING_BINDING,
+    &admission::MUTATING,
+    &admission::VALIDATING_POLICY,
+    &admission::VALIDATING_BINDING,
+    &admission::VALIDATING,
+    // apiextensions.k8s.io, apiregistration.k8s.io
+    &extension::DEFINITION,
+    &extension::API_SERVICE,
     // apps
+    &plain::CONTROLLER_REVISION,
     &daemon_set::ROW,
     &deployment::ROW,
     &replica_set::ROW,
     &stateful_set::ROW,
+    // authentication.k8s.io, authorization.k8s.io
+    &review::SELF,
+    &review::TOKEN,
+    &review::LOCAL_ACCESS,
+    &review::SELF_ACCESS,
+    &review::SELF_RULES,
+    &review::ACCESS,
+    // autoscaling: the preferred version first
+    &autoscaler::V2,
+    &autoscaler::V1,
+    // batch
+    &cron_job::ROW,
+    &job::ROW,
+    // certificates.k8s.io
+    &certificate_request::ROW,
     // coordination.k8s.io
     &lease::ROW,
     // discovery.k8s.io
     &endpoint_slice::ROW,
     // events.k8s.io
     &event::EVENTS,
+    // flowcontrol.apiserver.k8s.io
+    &flow_control::SCHEMA,
+    &flow_control::LEVEL,
+    // networking.k8s.io
+    &ingress::CLASS,
+    &ingress::ROW,
+    &plain::IP_ADDRESS,
+    &network_policy::ROW,
+    &plain::SERVICE_CIDR,
+    // node.k8s.io
+    &plain::RUNTIME_CLASS,
+    // policy
+    &disruption_budget::ROW,
     // rbac.authorization.k8s.io
-    &role::CLUSTER_ROLE,
-    &role::ROLE,
     &role_binding::CLUSTER_ROLE_BINDING,
+    &role::CLUSTER_ROLE,
     &role_binding::ROLE_BINDING,
+    &role::ROLE,
+    // resource.k8s.io
+    &plain::DEVICE_CLASS,
+    &plain::RESOURCE_CLAIM,
+    &plain::RESOURCE_CLAIM_TEMPLATE,
+    &plain::RESOURCE_SLICE,
+    // scheduling.k8s.io
+    &priority_class::ROW,
+    // storage.k8s.io
+    &plain::CSI_DRIVER,
+    &plain::CSI_NODE,
+    &plain::CSI_CAPACITY,
+    &pv::CLASS,
+    &plain::VOLUME_ATTACHMENT,
+    &plain::ATTRIBUTES_CLASS,
 ];
 
 /// The row of a resource.

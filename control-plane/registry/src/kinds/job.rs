@@ -1,0 +1,224 @@
+//! Job: pods that run to completion.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use skep_api::duration;
+use skep_api::field::ErrorList;
+use skep_api::object::ObjectExt;
+
+use super::workload::{self, counts};
+use super::{namespaced, pod, status};
+use crate::strategy::check::{At, check};
+use crate::strategy::printer::{self, Column};
+use crate::strategy::{KindRow, Strategy, default_text};
+
+/// The row of the table of kinds.
+pub(super) static ROW: KindRow = KindRow {
+    categories: &["all"],
+    generation: &["spec"],
+    subresources: &[status("batch", "v1", "Job")],
+    ..namespaced("batch", "v1", "Job", "jobs", &Job)
+};
+
+const LABELS: [[&str; 2]; 2] =
+    [["controller-uid", "batch.kubernetes.io/controller-uid"], ["job-name", "batch.kubernetes.io/job-name"]];
+const COUNTS: &[&str] = &[
+    "parallelism",
+    "completions",
+    "activeDeadlineSeconds",
+    "backoffLimit",
+    "ttlSecondsAfterFinished",
+    "maxFailedIndexes",
+    "backoffLimitPerIndex",
+];
+
+struct Job;
+
+/// Defaults of the spec at a path: a Job's own, or that of a CronJob's template.
+pub(super) fn default(object: &mut Value, path: &[&str]) {
+    let mut here = Some(object);
+    for step in path {
+        here = here.and_then(|value| value.get_mut(*step));
+    }
+    let Some(job) = here.filter(|j| j.get("spec").is_some_and(Value::is_object)) else { return };
+    if job.at(&["spec", "completions"]).is_none() && job.at(&["spec", "parallelism"]).is_none() {
+        workload::default_spec(job, &[("completions", json!(1)), ("parallelism", json!(1))]);
+    }
+    let indexed = job.at(&["spec", "backoffLimitPerIndex"]).is_some();
+    let backoff = if indexed { i64::from(i32::MAX) } else { 6 };
+    workload::default_spec(
+        job,
+        &[("parallelism", json!(1)), ("backoffLimit", json!(backoff)), ("suspend", json!(false))],
+    );
+    default_text(job, &["spec", "completionMode"], "NonIndexed");
+    let replacement =
+        if job.at(&["spec", "podFailurePolicy"]).is_some() { "Failed" } else { "TerminatingOrFailed" };
+    default_text(job, &["spec", "podReplacementPolicy"], replacement);
+    workload::default_template(job, &["spec", "template"]);
+}
+
+/// The rules of a Job's spec, its selector aside.
+pub(super) fn spec(spec: &At<'_>) {
+    counts(spec, COUNTS);
+    let mode = spec.child("completionMode");
+    mode.one_of(&["Indexed", "NonIndexed"]);
+    if mode.text() == "Indexed" && !spec.child("completions").is_set() {
+        spec.child("completions").required("when completion mode is Indexed");
+    }
+    if mode.text() != "Indexed" && spec.child("backoffLimitPerIndex").is_set() {
+        spec.child("backoffLimitPerIndex").invalid("requires indexed completion mode");
+    }
+    spec.child("podReplacementPolicy").one_of(&["Failed", "TerminatingOrFailed"]);
+    let template = spec.child("template");
+    pod::spec::template(&template);
+    let policy = template.child("spec").child("restartPolicy");
+    if policy.text() == "Always" {
+        policy
+            .error(skep_api::field::Error::required(policy.path(), "valid values: \"OnFailure\", \"Never\""));
+    }
+    if spec.child("podFailurePolicy").is_set() && policy.text() != "Never" {
+        policy.invalid("only \"Never\" is supported when podFailurePolicy is specified");
+    }
+    for rule in spec.child("podFailurePolicy").child("rules").items() {
+        rule.child("action").require_one_of(&["Count", "FailIndex", "FailJob", "Ignore"]);
+    }
+}
+
+fn finished(job: &Value) -> Option<&'static str> {
+    let holds = |kind: &str| {
+        let conditions = job.items(&["status", "conditions"]);
+        conditions.iter().any(|c| c.text(&["type"]) == kind && c.text(&["status"]) == "True")
+    };
+    let order = ["Complete", "Failed", "SuccessCriteriaMet", "Suspended", "FailureTarget"];
+    order.into_iter().find(|kind| holds(kind))
+}
+
+/// From start to completion, or until now.
+fn span(job: &Value, now: Timestamp) -> String {
+    let time = |field: &str| job.text(&["status", field]).parse::<Timestamp>().ok();
+    match (time("startTime"), time("completionTime")) {
+        (None, _) => String::new(),
+        (Some(start), end) => duration::human(end.unwrap_or(now).as_second() - start.as_second()),
+    }
+}
+
+impl Strategy for Job {
+    fn default(&self, object: &mut Value) {
+        default(object, &[]);
+        let labels = object.at(&["spec", "template", "metadata", "labels"]).cloned();
+        if let Some(labels) = labels
+            && object.labels().is_none_or(serde_json::Map::is_empty)
+        {
+            object.set(&["metadata", "labels"], labels);
+        }
+    }
+
+    /// Unless asked not to, a Job selects its pods by its own uid, which it stamps on the template.
+    fn prepare_for_create(&self, object: &mut Value) {
+        if object.flag(&["spec", "manualSelector"]) {
+            return;
+        }
+        let (uid, name) = (object.uid().to_owned(), object.name().to_owned());
+        for (keys, value) in LABELS.iter().zip([&uid, &name]) {
+            for key in keys {
+                object.set(&["spec", "template", "metadata", "labels", key], value.as_str());
+            }
+        }
+        if object.at(&["spec", "selector"]).is_none() {
+            object.set(&["spec", "selector", "matchLabels", LABELS[0][1]], uid);
+        }
+    }
+
+    fn name_grammar(&self) -> fn(&str) -> Vec<String> {
+        skep_api::names::dns1123_subdomain
+    }
+
+    fn validate(&self, object: &Value) -> ErrorList {
+        check(object, |root| {
+            let job_spec = root.child("spec");
+            let selector = job_spec.child("selector");
+            if selector.is_set() {
+                selector.selector();
+                if let Some(parsed) = selector.parse_selector() {
+                    workload::matches(&job_spec, &parsed);
+                }
+            } else {
+                selector.required("");
+            }
+            spec(&job_spec);
+        })
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut errors = self.validate(new);
+        errors.extend(check(new, |root| {
+            let job_spec = root.child("spec");
+            let before = |field: &str| old.at(&["spec", field]).unwrap_or(&Value::Null);
+            // An indexed job is resized by changing both counts alike.
+            let elastic = new.text(&["spec", "completionMode"]) == "Indexed"
+                && job_spec.child("completions").value() == job_spec.child("parallelism").value();
+            if !elastic {
+                job_spec.child("completions").immutable(before("completions"));
+            }
+            for field in
+                ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "successPolicy"]
+            {
+                job_spec.child(field).immutable(before(field));
+            }
+            // A suspended job that has not started may still be steered.
+            let open = old.flag(&["spec", "suspend"]) && old.at(&["status", "startTime"]).is_none();
+            if !open {
+                job_spec.child("template").immutable(before("template"));
+            }
+        }));
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[
+            printer::NAME,
+            printer::text("Status"),
+            printer::text("Completions"),
+            printer::text("Duration"),
+            printer::AGE,
+            printer::wide("Containers"),
+            printer::wide("Images"),
+            printer::wide("Selector"),
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let succeeded = object.int(&["status", "succeeded"]).unwrap_or(0);
+        let parallelism = object.int(&["spec", "parallelism"]).unwrap_or(0);
+        let completions = match object.int(&["spec", "completions"]) {
+            Some(wanted) => format!("{succeeded}/{wanted}"),
+            None if parallelism > 1 => format!("{succeeded}/1 of {parallelism}"),
+            None => format!("{succeeded}/1"),
+        };
+        let state = match finished(object) {
+            _ if object.deletion_timestamp().is_some() => "Terminating",
+            Some(state) => state,
+            None => "Running",
+        };
+        let [names, images] = printer::containers(&object["spec"]["template"]);
+        vec![
+            object.name().into(),
+            state.into(),
+            completions.into(),
+            span(object, now).into(),
+            printer::age(object, now),
+            names,
+            images,
+            printer::selector(object.at(&["spec", "selector"])).into(),
+        ]
+    }
+
+    fn selectable(&self) -> &'static [&'static str] {
+        &["status.successful"]
+    }
+
+    fn selectable_value(&self, object: &Value, _field: &str) -> String {
+        object.int(&["status", "succeeded"]).unwrap_or(0).to_string()
+    }
+}

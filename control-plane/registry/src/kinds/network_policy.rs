@@ -1,0 +1,132 @@
+//! NetworkPolicy: which traffic pods accept and send.
+
+use jiff::Timestamp;
+use serde_json::Value;
+use skep_api::field::ErrorList;
+use skep_api::object::ObjectExt;
+
+use super::namespaced;
+use super::pod::containers::port as port_or_name;
+use crate::strategy::check::{At, check};
+use crate::strategy::printer::{self, Column};
+use crate::strategy::{KindRow, Strategy, default_text, items_mut};
+
+/// The row of the table of kinds.
+pub(super) static ROW: KindRow = KindRow {
+    short_names: &["netpol"],
+    generation: &["spec"],
+    ..namespaced("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", &NetworkPolicy)
+};
+
+struct NetworkPolicy;
+
+fn port(port: &At<'_>) {
+    port.child("protocol").one_of(&["SCTP", "TCP", "UDP"]);
+    let number = port.child("port");
+    let end = port.child("endPort");
+    if number.is_set() {
+        port_or_name(&number);
+    }
+    if !end.is_set() {
+        return;
+    }
+    match (number.int(), number.is_set()) {
+        (_, false) => end.error(skep_api::field::Error::required(
+            &port.path().child("port"),
+            "must be specified when `endPort` is specified",
+        )),
+        (None, true) => number.invalid("must be a number when `endPort` is specified"),
+        (Some(first), true) => {
+            end.within(1, 65535);
+            if end.int().is_some_and(|last| last < first) {
+                end.invalid("must be greater than or equal to `port`");
+            }
+        }
+    }
+}
+
+fn peer(peer: &At<'_>) {
+    let block = peer.child("ipBlock");
+    let selectors = ["podSelector", "namespaceSelector"].map(|name| peer.child(name));
+    for selector in &selectors {
+        selector.selector();
+    }
+    let some = selectors.iter().any(At::is_set);
+    if !block.is_set() {
+        if !some {
+            peer.required("must specify a peer");
+        }
+        return;
+    }
+    if some {
+        peer.forbidden("may not specify both ipBlock and another peer");
+    }
+    let cidr = block.child("cidr");
+    let parse = |at: &At<'_>| {
+        let net = at.text().parse::<ipnet::IpNet>();
+        if net.is_err() {
+            at.invalid("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+        }
+        net.ok()
+    };
+    if !cidr.require() {
+        return;
+    }
+    let outer = parse(&cidr);
+    for except in block.child("except").items() {
+        if let (Some(outer), Some(inner)) = (outer, parse(&except))
+            && (!outer.contains(&inner) || outer == inner)
+        {
+            except.invalid("must be a strict subset of `cidr`");
+        }
+    }
+}
+
+impl Strategy for NetworkPolicy {
+    fn default(&self, object: &mut Value) {
+        for direction in ["ingress", "egress"] {
+            for rule in items_mut(object, &["spec", direction]) {
+                for port in items_mut(rule, &["ports"]) {
+                    default_text(port, &["protocol"], "TCP");
+                }
+            }
+        }
+        if object.items(&["spec", "policyTypes"]).is_empty() && object.at(&["spec"]).is_some() {
+            let mut types = vec!["Ingress"];
+            if !object.items(&["spec", "egress"]).is_empty() {
+                types.push("Egress");
+            }
+            object.set(&["spec", "policyTypes"], types);
+        }
+    }
+
+    fn validate(&self, object: &Value) -> ErrorList {
+        check(object, |root| {
+            let spec = root.child("spec");
+            spec.child("podSelector").selector();
+            for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+                for rule in spec.child(direction).items() {
+                    rule.child("ports").items().iter().for_each(port);
+                    rule.child(peers).items().iter().for_each(peer);
+                }
+            }
+            let types = spec.child("policyTypes");
+            if types.items().len() > 2 {
+                types.invalid("may not specify more than two policyTypes");
+            } else {
+                types.items().iter().for_each(|t| t.one_of(&["Egress", "Ingress"]));
+            }
+        })
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] = &[printer::NAME, printer::text("Pod-Selector"), printer::AGE];
+        COLUMNS
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let empty = Value::Object(serde_json::Map::new());
+        let selector = printer::selector(object.at(&["spec", "podSelector"]).or(Some(&empty)));
+        vec![object.name().into(), selector.into(), printer::age(object, now)]
+    }
+}
