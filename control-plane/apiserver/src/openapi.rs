@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use http::HeaderMap;
 use skep_api::error::ApiError;
-use skep_machinery::openapi::{self, V2_PROTOBUF};
+use skep_machinery::openapi::{self, V2_PROTOBUF, V2_PROTOBUF_ANSWER};
 
 use crate::discovery::{KINDS, cacheable};
 use crate::negotiate;
@@ -45,7 +45,7 @@ pub(crate) async fn handle(path: &str, headers: &HeaderMap) -> Option<Result<Ans
 
 fn document(path: &str, protobuf: bool) -> Option<(&'static str, Bytes)> {
     match path {
-        "v2" if protobuf => Some((V2_PROTOBUF, V2.1.clone())),
+        "v2" if protobuf => Some((V2_PROTOBUF_ANSWER, V2.1.clone())),
         "v2" => Some(("application/json", V2.0.clone())),
         "v3" => Some(("application/json", V3_INDEX.clone())),
         path => {

@@ -20,7 +20,7 @@ use crate::{Error, Result};
 use duplicates::yaml_duplicates;
 use serde_json::{Map, Value};
 use skep_api::resource::GroupVersionKind;
-use typed::{Problem, Reader};
+use typed::{Problem, Reader, Root};
 
 /// A body may be this long.
 pub const MOST_BYTES: usize = 3 * 1024 * 1024;
@@ -94,7 +94,7 @@ pub fn decode_as(
             let gvk = head.resolve(expect)?;
             let mut from = serde_json::Deserializer::from_slice(bytes);
             let reader = Reader::default();
-            let value = reader.read(Schema::of(&gvk), &mut from).and_then(|value| from.end().map(|()| value));
+            let value = reader.read(Root::of(&gvk), &mut from).and_then(|value| from.end().map(|()| value));
             finish(gvk, expect, &reader, value.map_err(|error| error.to_string()), Vec::new(), validation)
         }
         // JSON is YAML, and what clients send under the name of YAML most often is JSON: its parser is faster.
@@ -107,7 +107,7 @@ pub fn decode_as(
             let gvk = head.resolve(expect)?;
             let reader = Reader::default();
             let from = serde_yaml::Deserializer::from_slice(bytes);
-            let value = reader.read(Schema::of(&gvk), from).map_err(|error| error.to_string());
+            let value = reader.read(Root::of(&gvk), from).map_err(|error| error.to_string());
             let duplicates =
                 if validation == FieldValidation::Ignore { Vec::new() } else { yaml_duplicates(bytes) };
             finish(gvk, expect, &reader, value, duplicates, validation)
@@ -118,7 +118,7 @@ pub fn decode_as(
 /// Checks an object that is already parsed (the result of a patch) as if it had been decoded.
 pub fn check(gvk: &GroupVersionKind, object: &Value, validation: FieldValidation) -> Result<Decoded> {
     let reader = Reader::default();
-    let value = reader.read(Schema::of(gvk), object).map_err(|error| error.to_string());
+    let value = reader.read(Root::of(gvk), object).map_err(|error| error.to_string());
     finish(gvk.clone(), Some(gvk), &reader, value, Vec::new(), validation)
 }
 
@@ -141,12 +141,12 @@ pub fn parse_patch(
         Format::Yaml if looks_like_json(bytes) => return parse_patch(Format::Json, bytes, validation),
         Format::Json => {
             let mut from = serde_json::Deserializer::from_slice(bytes);
-            let value = reader.read(None, &mut from).and_then(|value| from.end().map(|()| value));
+            let value = reader.read(Root::Untyped, &mut from).and_then(|value| from.end().map(|()| value));
             (value.map_err(|error| Error::bad_request(format!("error decoding patch: {error}")))?, Vec::new())
         }
         Format::Yaml => {
             check_yaml_nesting(bytes)?;
-            let value = reader.read(None, serde_yaml::Deserializer::from_slice(bytes));
+            let value = reader.read(Root::Untyped, serde_yaml::Deserializer::from_slice(bytes));
             let duplicates =
                 if validation == FieldValidation::Ignore { Vec::new() } else { yaml_duplicates(bytes) };
             (value.map_err(|error| Error::bad_request(format!("error decoding YAML: {error}")))?, duplicates)

@@ -3,12 +3,9 @@
 //! Clients read them for `explain`, to learn whether the server validates fields (`fieldValidation` on writes), and for
 //! the patch facts (`x-kubernetes-patch-strategy` and the like). They are built once per set of kinds, not per request.
 
-mod documents;
 mod gnostic;
 mod operations;
 mod schemas;
-
-pub use documents::{Document, Documents};
 
 use crate::kind::KindInfo;
 use operations::Endpoint;

@@ -295,5 +295,13 @@ pub(crate) fn schema_props() -> &'static Message {
     })
 }
 
+/// `ObjectMeta`, which every object has, also one of a kind that is not in the table.
+pub(crate) fn object_meta() -> &'static Message {
+    static META: OnceLock<&'static Message> = OnceLock::new();
+    META.get_or_init(|| {
+        Schema::named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").expect("a unit test looks it up")
+    })
+}
+
 #[cfg(test)]
 mod tests;

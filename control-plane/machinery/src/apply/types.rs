@@ -87,10 +87,7 @@ impl<'s> Node<'s> {
             Self::Map { element, .. } => Some((Self::of(element, &ListType::Atomic, false), false)),
             Self::CustomRoot(_) | Self::DeducedRoot => match (name, self) {
                 ("apiVersion" | "kind", _) => Some((Self::Scalar(&Type::String), true)),
-                ("metadata", _) => Some((
-                    object_meta().map_or(Self::Deduced, |message| Self::Struct { message, atomic: false }),
-                    true,
-                )),
+                ("metadata", _) => Some((metadata(), true)),
                 (_, Self::CustomRoot(schema)) => custom_child(schema, name),
                 _ => Some((Self::Deduced, false)),
             },
@@ -146,8 +143,8 @@ fn if_not<'s>(leaf: bool, form: Form<'s>) -> Form<'s> {
     if leaf { Form::Leaf } else { form }
 }
 
-fn object_meta() -> Option<&'static Message> {
-    Schema::named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
+fn metadata() -> Node<'static> {
+    Node::Struct { message: crate::schema::object_meta(), atomic: false }
 }
 
 fn flag(schema: &Value, name: &str) -> bool {
@@ -156,10 +153,7 @@ fn flag(schema: &Value, name: &str) -> bool {
 
 fn custom_child<'s>(schema: &'s Value, name: &str) -> Option<(Node<'s>, bool)> {
     if flag(schema, "x-kubernetes-embedded-resource") && name == "metadata" {
-        return Some((
-            object_meta().map_or(Node::Deduced, |message| Node::Struct { message, atomic: false }),
-            true,
-        ));
+        return Some((metadata(), true));
     }
     if flag(schema, "x-kubernetes-embedded-resource") && matches!(name, "apiVersion" | "kind") {
         return Some((Node::Scalar(&Type::String), true));

@@ -161,6 +161,11 @@ fn custom_kinds_pass_through_but_duplicates_are_seen() {
     assert_eq!(got.warnings, ["duplicate field \"spec.b\""]);
     assert_eq!(got.object["spec"], json!({"a": null, "b": 2}));
     assert!(encode_protobuf(&got.gvk, &got.object).is_err());
+    let body = br#"{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"w","nope":1}}"#;
+    let refused = decode("", body, None, FieldValidation::Strict).expect_err("unknown metadata").to_string();
+    assert!(refused.ends_with("strict decoding error: unknown field \"metadata.nope\""), "{refused}");
+    let body = br#"{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"labels":{"a":1}}}"#;
+    assert!(decode("", body, None, FieldValidation::Ignore).is_err());
 }
 
 #[test]

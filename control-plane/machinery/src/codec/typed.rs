@@ -4,9 +4,10 @@
 //! the order of the document (the order in which strict errors are reported). A type error ends the pass.
 
 use super::scalars;
-use crate::schema::{Field, Message, Type, schema_props};
+use crate::schema::{Field, Message, Schema, Type, object_meta, schema_props};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+use skep_api::resource::GroupVersionKind;
 use std::cell::RefCell;
 use std::fmt;
 
@@ -26,6 +27,24 @@ enum Step {
     Index(usize),
 }
 
+/// What is known of a document.
+#[derive(Clone, Copy)]
+pub(super) enum Root {
+    /// A built-in message.
+    Message(&'static Message),
+    /// An object of a kind that is not in the table: its metadata is typed, the rest is not.
+    Custom,
+    /// Any JSON.
+    Untyped,
+}
+
+impl Root {
+    /// Of a kind.
+    pub(super) fn of(gvk: &GroupVersionKind) -> Self {
+        Schema::of(gvk).map_or(Self::Custom, Self::Message)
+    }
+}
+
 /// What one pass collects.
 #[derive(Default)]
 pub(super) struct Reader {
@@ -35,16 +54,14 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Reads a whole document as this message, or as any JSON.
-    pub(super) fn read<'de, D: Deserializer<'de>>(
-        &self,
-        message: Option<&'static Message>,
-        from: D,
-    ) -> Result<Value, D::Error> {
-        let node = match message {
-            Some(message) => Node { reader: self, shape: Shape::Message(message), owner: message.name },
-            None => Node { reader: self, shape: Shape::Any, owner: "" },
+    /// Reads a whole document.
+    pub(super) fn read<'de, D: Deserializer<'de>>(&self, root: Root, from: D) -> Result<Value, D::Error> {
+        let (shape, owner) = match root {
+            Root::Message(message) => (Shape::Message(message), message.name),
+            Root::Custom => (Shape::Custom, "Object"),
+            Root::Untyped => (Shape::Any, ""),
         };
+        let node = Node { reader: self, shape, owner };
         node.deserialize(from).map(|value| value.unwrap_or(Value::Null))
     }
 
@@ -110,6 +127,7 @@ impl Reader {
 #[derive(Clone, Copy)]
 enum Shape {
     Message(&'static Message),
+    Custom,
     Typed(&'static Type),
     Any,
 }
@@ -141,6 +159,7 @@ impl<'r> Node<'r> {
         let wanted = match self.shape {
             Shape::Message(message) => format!("{}.{}", message.package.version, message.name),
             Shape::Typed(ty) => ty.go_name(),
+            Shape::Custom => "map[string]interface {}".to_owned(),
             Shape::Any => "interface {}".to_owned(),
         };
         let path = self.reader.go_path();
@@ -218,8 +237,16 @@ impl<'r> Node<'r> {
             if out.contains_key(&name) {
                 self.reader.problem(Problem::Duplicate, &name);
             }
-            let node = inner.map_or(Node { shape: Shape::Any, ..*self }, |ty| self.typed(ty));
+            let node = match (self.shape, inner) {
+                (Shape::Custom, _) => Node { shape: custom_shape(&name), ..*self },
+                (_, Some(ty)) => self.typed(ty),
+                (_, None) => Node { shape: Shape::Any, ..*self },
+            };
             let value = self.at(Step::Key(name.clone()), || map.next_value_seed(node))?;
+            if value.is_none() && matches!(node.shape, Shape::Message(_)) && inner.is_none() {
+                // The metadata of a custom object.
+                continue;
+            }
             let value = value.unwrap_or_else(|| inner.map_or(Value::Null, zero));
             out.insert(name, value);
         }
@@ -253,7 +280,7 @@ impl<'r> Node<'r> {
     fn text<E: serde::de::Error>(&self, text: &str) -> Result<Option<Value>, E> {
         let canonical = match self.shape {
             Shape::Any => Ok(text.to_owned()),
-            Shape::Message(_) => return Err(self.mismatch("string")),
+            Shape::Message(_) | Shape::Custom => return Err(self.mismatch("string")),
             Shape::Typed(ty) => match ty {
                 Type::String | Type::IntOrString => Ok(text.to_owned()),
                 Type::Quantity if text.is_empty() => Ok("0".to_owned()),
@@ -334,13 +361,13 @@ impl<'de> Visitor<'de> for Node<'_> {
             Shape::Typed(Type::List(inner)) => self.array(Some(inner), seq),
             Shape::Typed(Type::Items | Type::PropsOrStrings) => self.array(Some(&Type::String), seq),
             Shape::Typed(Type::PropsOrArray) => self.array(Some(props_type()), seq),
-            Shape::Message(_) | Shape::Typed(_) => Err(self.mismatch("array")),
+            Shape::Message(_) | Shape::Custom | Shape::Typed(_) => Err(self.mismatch("array")),
         }
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
         match self.shape {
-            Shape::Any => self.object(None, map),
+            Shape::Any | Shape::Custom => self.object(None, map),
             Shape::Message(message) => self.message(message, map),
             Shape::Typed(Type::Map(inner)) => self.object(Some(inner), map),
             Shape::Typed(Type::PropsOrArray | Type::PropsOrBool | Type::PropsOrStrings) => {
@@ -348,6 +375,15 @@ impl<'de> Visitor<'de> for Node<'_> {
             }
             Shape::Typed(_) => Err(self.mismatch("object")),
         }
+    }
+}
+
+/// The fields that every object has.
+fn custom_shape(name: &str) -> Shape {
+    match name {
+        "apiVersion" | "kind" => Shape::Typed(&Type::String),
+        "metadata" => Shape::Message(object_meta()),
+        _ => Shape::Any,
     }
 }
 

@@ -125,14 +125,3 @@ fn gnostic_form_reads_as_protobuf() {
     // What v2 cannot say is left open.
     assert_eq!(document["definitions"]["com.example.v1.Widget"]["properties"]["spec"], json!({}));
 }
-
-#[test]
-fn documents_are_served_by_path() {
-    let documents = Documents::new(kinds(), "v1.36.0");
-    let apps = documents.v3_document("apis/apps/v1").expect("apps");
-    let index: Value = serde_json::from_slice(&documents.v3_index().bytes).expect("JSON");
-    let address = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().expect("address");
-    assert!(address.ends_with(&apps.hash));
-    assert!(documents.v3_document("apis/none/v1").is_none());
-    assert!(!documents.v2_protobuf().bytes.is_empty() && documents.v2_json().bytes.starts_with(b"{"));
-}

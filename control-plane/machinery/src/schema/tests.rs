@@ -11,6 +11,7 @@ fn of(group: &str, version: &str, kind: &str) -> &'static super::Message {
 fn table_reads_and_every_reference_resolves() {
     assert!(Schema::get().messages().count() > 500);
     assert_eq!(schema_props().name, "JSONSchemaProps");
+    assert_eq!(super::object_meta().name, "ObjectMeta");
     for message in Schema::get().messages() {
         let numbers: std::collections::HashSet<_> =
             message.fields.iter().filter(|field| field.number > 0).map(|field| field.number).collect();
