@@ -309,6 +309,17 @@ impl KindRow {
             restore(new, old, "status");
         }
         self.strategy.prepare_for_update(new, old);
+        self.count_generation(new, old);
+    }
+
+    /// What another subresource may change, put into what is stored.
+    pub fn prepare_subresource(&self, name: &str, new: &mut Value, old: &Value) {
+        self.strategy.prepare_for_subresource(name, new, old);
+        self.count_generation(new, old);
+    }
+
+    /// Bumps the generation when a field it counts has changed, and keeps it otherwise.
+    fn count_generation(&self, new: &mut Value, old: &Value) {
         let changed = |field: &&str| {
             let path: Vec<&str> = field.split('.').collect();
             let at = |object: &Value| object.at(&path).cloned().unwrap_or(Value::Null);
@@ -368,6 +379,13 @@ impl KindRow {
     pub fn validate_status_update(&self, new: &Value, old: &Value) -> ErrorList {
         let mut errors = check::check(new, |root| meta::validate_update(&root.child("metadata"), old));
         errors.extend(self.strategy.validate_status_update(new, old));
+        errors
+    }
+
+    /// Every error of what another subresource changed.
+    pub fn validate_subresource(&self, name: &str, new: &Value, old: &Value) -> ErrorList {
+        let mut errors = check::check(new, |root| meta::validate_update(&root.child("metadata"), old));
+        errors.extend(self.strategy.validate_subresource(name, new, old));
         errors
     }
 

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use skep_api::error::ApiError;
 
 use super::patch::patched;
 use super::update::{Part, Proposal};
 use super::{Patch, Registry, Target, WriteOptions, Written, meta};
 use crate::cache::Object;
+use crate::strategy::KindRow;
 
 impl Registry {
     /// `namespaces/finalize`.
@@ -28,9 +29,10 @@ impl Registry {
         sent: &Value,
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
+        let row = self.resource(&target.resource)?.row();
         let subresource = target.subresource.as_str();
         self.change(target, options, Part::Given, &mut |old: &Arc<Object>| {
-            let object = with_part(subresource, &old.value, sent)?;
+            let object = with_part(row, subresource, &old.value, sent)?;
             let revision = meta::sent_revision(sent)?;
             Ok(Proposal { object, revision, applied: false, warnings: Vec::new() })
         })
@@ -50,7 +52,7 @@ impl Registry {
                 Patch::Apply(applied) => patched(&resource, &old.value, &Patch::Strategic(applied.clone()))?,
                 _ => patched(&resource, &old.value, patch)?,
             };
-            let object = with_part(subresource, &old.value, &sent)?;
+            let object = with_part(resource.row(), subresource, &old.value, &sent)?;
             let sent = meta::sent_revision(&sent)?;
             let revision = if sent == old.revision { 0 } else { sent };
             Ok(Proposal { object, revision, applied: false, warnings: Vec::new() })
@@ -59,61 +61,12 @@ impl Registry {
     }
 }
 
-/// The old object with the subresource's part of the new one.
-fn with_part(subresource: &str, old: &Value, sent: &Value) -> Result<Value, ApiError> {
-    let mut object = old.clone();
-    match subresource {
-        "finalize" => {
-            let finalizers = sent.pointer("/spec/finalizers").cloned().unwrap_or_else(|| json!([]));
-            object["spec"]["finalizers"] = finalizers;
-            meta::set_finalizers(&mut object, &meta::finalizers(sent))?;
-        }
-        "ephemeralcontainers" => ephemeral_containers(&mut object, sent)?,
-        "resize" => resize(&mut object, sent)?,
-        "approval" => {
-            object["status"]["conditions"] =
-                sent.pointer("/status/conditions").cloned().unwrap_or_else(|| json!([]));
-        }
-        _ => return Err(ApiError::no_such_path()),
+/// What is stored, with the part of what was sent that the subresource may change.
+fn with_part(row: &KindRow, subresource: &str, old: &Value, sent: &Value) -> Result<Value, ApiError> {
+    if row.subresource(subresource).is_none() {
+        return Err(ApiError::no_such_path());
     }
+    let mut object = sent.clone();
+    row.prepare_subresource(subresource, &mut object, old);
     Ok(object)
-}
-
-/// Ephemeral containers are only ever added.
-fn ephemeral_containers(object: &mut Value, sent: &Value) -> Result<(), ApiError> {
-    let list = |pod: &Value| {
-        let list = pod.pointer("/spec/ephemeralContainers").and_then(Value::as_array);
-        list.cloned().unwrap_or_default()
-    };
-    let new = list(sent);
-    for old in list(object) {
-        let same = new.iter().find(|new| new.get("name") == old.get("name"));
-        if same != Some(&old) {
-            let name = old.get("name").and_then(Value::as_str).unwrap_or_default();
-            return Err(ApiError::bad_request(format!(
-                "existing ephemeral containers {name:?} may not be changed or removed"
-            )));
-        }
-    }
-    object["spec"]["ephemeralContainers"] = Value::Array(new);
-    meta::bump_generation(object)
-}
-
-/// The resources of containers, by name.
-fn resize(object: &mut Value, sent: &Value) -> Result<(), ApiError> {
-    for list in ["/spec/containers", "/spec/initContainers"] {
-        let new = sent.pointer(list).and_then(Value::as_array).cloned().unwrap_or_default();
-        for container in object.pointer_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            let Some(sent) = new.iter().find(|new| new.get("name") == container.get("name")) else {
-                continue;
-            };
-            for field in ["resources", "resizePolicy"] {
-                match sent.get(field) {
-                    Some(value) => container[field] = value.clone(),
-                    None => _ = container.as_object_mut().map(|container| container.remove(field)),
-                }
-            }
-        }
-    }
-    meta::bump_generation(object)
 }

@@ -147,7 +147,7 @@ impl Registry {
         let errors = match part {
             Part::Object => row.validate_update(&new, &old.value),
             Part::Status => row.validate_status_update(&new, &old.value),
-            Part::Given => row.validate_create(&new),
+            Part::Given => row.validate_subresource(&target.subresource, &new, &old.value),
         };
         write.verdict(&errors, &target.name)?;
         new = self.check(write, Operation::Update, new, Some(&old.value)).await?;

@@ -180,3 +180,28 @@ fn rows() {
     let row = ROW.strategy.row(&object, now);
     assert_eq!((&row[2], &row[5]), (&json!("Terminating"), &json!("10.1.2.3")));
 }
+
+#[test]
+fn ephemeral_containers_are_only_added() {
+    let mut old = simple();
+    ROW.prepare_create(&mut old);
+    let debug = json!({"name": "d", "image": "busybox"});
+    let mut new = old.clone();
+    new.set(&["spec", "ephemeralContainers"], json!([debug]));
+    new.set(&["spec", "nodeName"], "elsewhere");
+    ROW.prepare_subresource("ephemeralcontainers", &mut new, &old);
+    ROW.default(&mut new);
+    assert_eq!(new["spec"].get("nodeName"), None);
+    assert_eq!(new.generation(), 2);
+    assert_eq!(ROW.validate_subresource("ephemeralcontainers", &new, &old).lines(), Vec::<String>::new());
+    let mut without = new.clone();
+    without.set(&["spec", "ephemeralContainers"], json!([]));
+    assert_eq!(
+        ROW.validate_subresource("ephemeralcontainers", &without, &new).lines(),
+        ["spec.ephemeralContainers: Forbidden: existing ephemeral containers \"d\" may not be removed\n"]
+    );
+    assert_eq!(
+        ROW.validate_create(&new).lines(),
+        ["spec.ephemeralContainers: Forbidden: cannot be set on create"]
+    );
+}

@@ -101,23 +101,21 @@ pub(super) fn prepare_subresource(name: &str, new: &mut Value, old: &Value) {
         }
         "resize" => {
             for list in ["containers", "initContainers"] {
-                for (container, wish) in items_mut(new, &["spec", list]).zip(asked.items(&["spec", list])) {
+                for container in items_mut(new, &["spec", list]) {
+                    let twin = |c: &&Value| c.get("name") == container.get("name");
+                    let Some(wish) = asked.items(&["spec", list]).iter().find(twin) else { continue };
                     for field in ["resources", "resizePolicy"] {
-                        if let Some(value) = wish.get(field) {
-                            container.set(&[field], value.clone());
+                        match wish.get(field) {
+                            Some(value) => container.set(&[field], value.clone()),
+                            None => {
+                                container.unset(&[field]);
+                            }
                         }
                     }
                 }
             }
         }
         _ => {}
-    }
-    let version = asked.resource_version();
-    if !version.is_empty() {
-        new.set_resource_version(version);
-    }
-    if let Some(managed) = asked.at(&["metadata", "managedFields"]) {
-        new.set(&["metadata", "managedFields"], managed.clone());
     }
 }
 
@@ -142,9 +140,9 @@ pub(super) fn ephemeral_containers(root: &At<'_>, old: &Value) {
 pub(super) fn resize(root: &At<'_>, old: &Value) {
     let class = super::resources::quality(root.child("spec").value());
     if old.at(&["status", "qosClass"]).is_some_and(|before| before != class) {
-        let metadata = root.child("spec");
-        metadata.error(Error::invalid(
-            metadata.path(),
+        let spec = root.child("spec");
+        spec.error(Error::invalid(
+            spec.path(),
             class,
             "Pod QOS Class may not change as a result of resizing",
         ));
