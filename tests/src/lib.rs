@@ -16,7 +16,7 @@ mod segment;
 mod tool;
 
 pub use netbox::NetBox;
-pub use privilege::{have_privileges, require};
+pub use privilege::{have_privileges, may_skip, require};
 pub use reaper::reap;
 pub use segment::Segment;
 pub use tool::{ip, output, succeed};

@@ -15,10 +15,13 @@ pub fn require(test: &str) -> bool {
     if have_privileges() {
         return true;
     }
-    assert!(
-        std::env::var("SKEP_TEST_REQUIRE_ALL").as_deref() != Ok("1"),
-        "{test} needs root, and SKEP_TEST_REQUIRE_ALL=1 forbids skipping it"
-    );
+    assert!(may_skip(), "{test} needs root, and SKEP_TEST_REQUIRE_ALL=1 forbids skipping it");
     eprintln!("SKIPPED: {test} needs root");
     false
+}
+
+/// Whether a test may skip itself for want of something: not under `SKEP_TEST_REQUIRE_ALL=1`.
+#[must_use]
+pub fn may_skip() -> bool {
+    std::env::var("SKEP_TEST_REQUIRE_ALL").as_deref() != Ok("1")
 }

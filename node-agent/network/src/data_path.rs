@@ -32,6 +32,18 @@ pub trait PodDataPath: Send + Sync + 'static {
     /// When the kernel refuses to detach.
     fn detach_pod(&self, host_ifindex: u32) -> Result<(), DataPathError>;
 
+    /// Attaches the uplink programs to an interface that leads out of the node.
+    ///
+    /// # Errors
+    /// When the kernel refuses a program or link.
+    fn attach_uplink(&self, ifindex: u32) -> Result<(), DataPathError>;
+
+    /// Detaches what [`Self::attach_uplink`] attached; nothing attached is success.
+    ///
+    /// # Errors
+    /// When the kernel refuses to detach.
+    fn detach_uplink(&self, ifindex: u32) -> Result<(), DataPathError>;
+
     /// Tells the programs where an address lives.
     ///
     /// # Errors
@@ -54,6 +66,14 @@ impl PodDataPath for DataPlane {
 
     fn detach_pod(&self, host_ifindex: u32) -> Result<(), DataPathError> {
         Ok(Self::detach_pod(self, host_ifindex)?)
+    }
+
+    fn attach_uplink(&self, ifindex: u32) -> Result<(), DataPathError> {
+        Ok(Self::attach_uplink(self, ifindex)?)
+    }
+
+    fn detach_uplink(&self, ifindex: u32) -> Result<(), DataPathError> {
+        Ok(Self::detach_uplink(self, ifindex)?)
     }
 
     fn set_endpoint(&self, address: IpAddr, endpoint: &PodEndpoint) -> Result<(), DataPathError> {

@@ -5,6 +5,11 @@
 //! the hardware address of the host's end, so nothing is ever asked by ARP or neighbour discovery. The host
 //! has a route per pod. There is no bridge and no packet filter rule.
 //!
+//! What leaves the cluster must carry the node's address. That is the data path's work, not a rule's: pods send
+//! with their own address, [`PodNetwork`] keeps the uplink programs on the interfaces that lead out, and the
+//! programs translate whatever goes to none of the ranges that know pod addresses. Without a data path pods reach
+//! the node, each other and, by routes of [`PodNetwork::set_peers`], the pods of other nodes.
+//!
 //! Tasks: [`PodNetwork::new`] starts the watcher (repairs what someone deleted) and the drivers of the netlink
 //! sockets; all end with the [`PodNetwork`]. Inputs: calls of the agent, netlink notifications. Outputs: the
 //! kernel's state, the records in `state_dir/network`, the eBPF endpoint map through [`PodDataPath`].

@@ -1,6 +1,9 @@
 //! From what is wanted and what is there to the steps between: pure functions.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 
@@ -56,6 +59,17 @@ pub(crate) fn mtu(config: &NetworkConfig, node: &Seen) -> u32 {
         (holder.interface != "lo").then(|| of(&holder.interface)).flatten()
     };
     config.mtu.or_else(by_address).or_else(|| node.uplink.as_deref().and_then(of)).unwrap_or(FALLBACK_MTU)
+}
+
+/// The interfaces that lead out of the node: those with its addresses, and that of the default route. Loopback
+/// and the pods' interfaces are none.
+pub(crate) fn uplinks(config: &NetworkConfig, node: &Seen) -> BTreeMap<String, u32> {
+    let holders = node.addresses.iter().filter(|address| config.node_ips.contains(&address.net.addr()));
+    let names = holders.map(|address| address.interface.as_str()).chain(node.uplink.as_deref());
+    names
+        .filter(|name| *name != "lo" && !names::is_host_interface(name))
+        .filter_map(|name| Some((name.to_owned(), node.links.get(name)?.index)))
+        .collect()
 }
 
 /// What the pod's namespace shall have.

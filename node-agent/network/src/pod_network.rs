@@ -20,7 +20,8 @@ use crate::{
     netns::{self, Namespace},
     plan::{self, Pair, Strays},
     records::{Record, Records},
-    sysctl, watcher,
+    sysctl::{self, Setting},
+    watcher,
 };
 
 /// The pod network of one node.
@@ -52,6 +53,8 @@ pub(crate) struct Node {
     ready: RwLock<BTreeMap<String, Record>>,
     /// `None` until told: routes to peers of an earlier run stay until then.
     peers: RwLock<Option<Vec<Peer>>>,
+    /// The interfaces with uplink programs, by index.
+    uplinks: Mutex<BTreeMap<u32, String>>,
     locks: KeyedLocks,
 }
 
@@ -72,7 +75,8 @@ impl PodNetwork {
         let namespace = Namespace::own()?;
         let netlink = Netlink::connect(&namespace).await?;
         let records = Records::open(&config.state_dir)?;
-        sysctl::set_recorded(&namespace, &config.state_dir, node_sysctls(&config)).await?;
+        let settings = node_sysctls(&config, &netlink.observe().await?);
+        sysctl::set_recorded(&namespace, &config.state_dir, settings).await?;
         let node = Arc::new(Node {
             config,
             namespace,
@@ -80,6 +84,7 @@ impl PodNetwork {
             records: Mutex::new(records),
             ready: RwLock::default(),
             peers: RwLock::default(),
+            uplinks: Mutex::default(),
             locks: KeyedLocks::default(),
         });
         node.repair(Strays::Keep).await?;
@@ -303,12 +308,38 @@ impl Node {
     pub(crate) async fn repair(&self, strays: Strays) -> Result<()> {
         let seen = self.netlink.observe().await?;
         let broken = self.repair_node(&seen, strays).await?;
+        self.follow_uplinks(&seen).await?;
         for uid in broken {
             let _exclusive = self.locks.lock(&uid).await;
             // Asked again under the lock: a teardown may have come in between.
             let Some(record) = self.ready.read().await.get(&uid).cloned() else { continue };
             tracing::warn!(uid, interface = record.host_interface, "pod interface is gone; making it again");
             self.realise(&record).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the uplink programs on the interfaces that lead out, as these come and go.
+    async fn follow_uplinks(&self, seen: &Seen) -> Result<()> {
+        let Some(data_path) = &self.config.data_plane else { return Ok(()) };
+        let fail = |action: String| move |source| Error::DataPath { action, source };
+        let wanted = plan::uplinks(&self.config, seen);
+        let mut attached = self.uplinks.lock().await;
+        for (name, index) in &wanted {
+            if !attached.contains_key(index) {
+                data_path.attach_uplink(*index).map_err(fail(format!("attach programs to {name}")))?;
+                tracing::info!(interface = name, "uplink programs attached");
+                attached.insert(*index, name.clone());
+            }
+        }
+        let gone: Vec<u32> =
+            attached.keys().copied().filter(|index| !wanted.values().any(|w| w == index)).collect();
+        for index in gone {
+            // An interface that is gone took its programs along; the call then cleans up their pins.
+            data_path
+                .detach_uplink(index)
+                .map_err(fail(format!("detach programs from interface {index}")))?;
+            attached.remove(&index);
         }
         Ok(())
     }
@@ -338,12 +369,20 @@ impl Node {
     }
 }
 
-/// Forwarding is what makes a node a router for its pods.
-fn node_sysctls(config: &NetworkConfig) -> Vec<(String, &'static str)> {
-    let mut wanted = vec![("net/ipv4/ip_forward".to_owned(), "1")];
+/// Forwarding is what makes a node a router for its pods. An IPv6 router ignores the advertisements that may
+/// have given it its own default route, unless told not to.
+fn node_sysctls(config: &NetworkConfig, seen: &Seen) -> Vec<Setting> {
+    let set = |key: &str| Setting { key: key.to_owned(), value: "1", only_if: None };
+    let mut wanted = Vec::new();
     if config.has_ipv6() {
-        wanted.push(("net/ipv6/conf/all/forwarding".to_owned(), "1"));
+        wanted.extend(plan::uplinks(config, seen).into_keys().map(|name| Setting {
+            key: format!("net/ipv6/conf/{name}/accept_ra"),
+            value: "2",
+            only_if: Some("1"),
+        }));
+        wanted.push(set("net/ipv6/conf/all/forwarding"));
     }
+    wanted.push(set("net/ipv4/ip_forward"));
     wanted
 }
 

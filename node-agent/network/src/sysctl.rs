@@ -30,19 +30,29 @@ fn journal_path(state_dir: &Path) -> PathBuf {
     network_state_dir(state_dir).join("sysctls.json")
 }
 
-/// Sets sysctls (keys as paths below /proc/sys) that stay until purge.
+/// A sysctl to be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Setting {
+    /// Its path below /proc/sys.
+    pub(crate) key: String,
+    pub(crate) value: &'static str,
+    /// Set it only if it has this value now.
+    pub(crate) only_if: Option<&'static str>,
+}
+
+/// Sets sysctls that stay until purge.
 pub(crate) async fn set_recorded(
     namespace: &Namespace,
     state_dir: &Path,
-    wanted: Vec<(String, &'static str)>,
+    wanted: Vec<Setting>,
 ) -> Result<()> {
     let path = journal_path(state_dir);
     netns::inside(namespace, move || {
         let mut journal = load(&path)?;
         let mut writes = Vec::new();
-        for (key, value) in wanted {
+        for Setting { key, value, only_if } in wanted {
             let current = read(&key)?;
-            if current != value {
+            if current != value && only_if.is_none_or(|only| only == current) {
                 // The first value ever seen is the one to go back to.
                 journal
                     .entry(key.clone())

@@ -22,6 +22,9 @@ use crate::rules::{self, Service};
 
 /// The ports of the server, each an endpoint of the service.
 const PORTS: [u16; 3] = [5001, 5002, 5003];
+/// The endpoints of the service that is dialled on the wire. Not the same: the kernel chooses TCP timestamps by
+/// the address that is dialled, so connections that ended on one way would hold up those on another.
+const WIRE_PORTS: [u16; 3] = [5011, 5012, 5013];
 const VIP_PORT: u16 = 80;
 
 /// One way from a client to the server.
@@ -87,7 +90,7 @@ impl Ground {
         self.row("pod to pod, Skep", &client.netns, cgroup.clone(), direct);
         self.row("pod to ClusterIP, Skep", &client.netns, cgroup, vip(0));
         // A process outside the cgroup dials the ClusterIP on the wire, as a pod that opted out does.
-        self.row("pod to ClusterIP, Skep per packet", &client.netns, None, vip(0));
+        self.row("pod to ClusterIP, Skep per packet", &client.netns, None, vip(1));
         self.nodes.push(node);
         Ok(())
     }
@@ -151,13 +154,13 @@ impl ServerProcess {
     fn start(netns: &Path, cgroup: Option<&CgroupTree>, ip: IpAddr) -> Result<Self> {
         let mut command = command_in(netns, cgroup, env!("CARGO_BIN_EXE_netload"));
         command.args(["server", "--cpu", "1"]);
-        for port in PORTS {
+        for port in PORTS.into_iter().chain(WIRE_PORTS) {
             command.args(["--listen", &SocketAddr::new(ip, port).to_string()]);
         }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("the server's output")?).lines();
         let made = Self(child);
-        for port in PORTS {
+        for port in PORTS.into_iter().chain(WIRE_PORTS) {
             lines.next().with_context(|| format!("the server does not answer on {port}"))??;
         }
         Ok(made)
@@ -229,13 +232,15 @@ impl TestNode {
         Ok(Self { pods, data_plane, config, cgroup, netbox, pins, _dir: dir })
     }
 
-    /// The services: the first leads to the server, the others to nobody.
+    /// The services. The first two are dialled; all have the same shape.
     fn services(&self, count: usize) -> Vec<Service> {
         let server = self.pods[1].ips[0];
         (0..count)
             .map(|number| Service {
                 vip: vip(number),
-                backends: PORTS.iter().map(|port| SocketAddr::new(server, *port)).collect(),
+                backends: if number == 1 { WIRE_PORTS } else { PORTS }
+                    .map(|port| SocketAddr::new(server, port))
+                    .into(),
             })
             .collect()
     }

@@ -31,7 +31,7 @@ struct Arguments {
     /// Connections at once.
     #[arg(long, default_value_t = 1)]
     connections: usize,
-    /// How many services there are, one of which is measured.
+    /// How many services there are, two at least.
     #[arg(long, default_value_t = 10)]
     services: usize,
     /// What to measure.
@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     if !skep_tests::require("service-path") {
         return Ok(());
     }
-    ensure!(arguments.repetitions > 0 && arguments.services > 0, "nothing to measure");
+    ensure!(arguments.repetitions > 0 && arguments.services > 1, "nothing to measure");
     let ground = Ground::prepare(arguments.services, !arguments.only_ebpf)?;
     let mut report = Report::new(arguments.services, arguments.connections, arguments.seconds);
     for repetition in 1..=arguments.repetitions {

@@ -193,3 +193,16 @@ fn a_record_is_recovered_from_its_devices() {
     let two_families = [config().pod_cidrs[0], "fd00::/64".parse().expect("a range")];
     assert_eq!(recovered(UID, &two_families, &seen), None, "not all addresses are known");
 }
+
+#[test]
+fn uplinks_are_where_the_node_is_reached() {
+    let mut seen = settled(&config(), &[]);
+    let names = |seen: &Seen| uplinks(&config(), seen).into_keys().collect::<Vec<_>>();
+    assert_eq!(names(&seen), ["eth9"]);
+    seen.links.insert("wan".into(), link(3, None));
+    seen.uplink = Some("wan".into());
+    assert_eq!(names(&seen), ["eth9", "wan"]);
+    seen.addresses[0].interface = "lo".into();
+    seen.uplink = Some(record().host_interface);
+    assert_eq!(names(&seen), Vec::<String>::new());
+}

@@ -7,7 +7,7 @@ mod repair;
 mod traffic;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -86,6 +86,7 @@ struct FakeDataPath {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct FakeState {
     attached: Vec<u32>,
+    uplinks: BTreeSet<u32>,
     endpoints: BTreeMap<IpAddr, PodEndpoint>,
 }
 
@@ -110,6 +111,16 @@ impl PodDataPath for FakeDataPath {
 
     fn detach_pod(&self, host_ifindex: u32) -> Result<(), DataPathError> {
         self.lock().attached.retain(|index| *index != host_ifindex);
+        Ok(())
+    }
+
+    fn attach_uplink(&self, ifindex: u32) -> Result<(), DataPathError> {
+        self.lock().uplinks.insert(ifindex);
+        Ok(())
+    }
+
+    fn detach_uplink(&self, ifindex: u32) -> Result<(), DataPathError> {
+        self.lock().uplinks.remove(&ifindex);
         Ok(())
     }
 

@@ -3,18 +3,21 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Result, ensure};
+use skep_ebpf_loader::{DataPlane, LoadOptions};
 use skep_network::{Peer, PodNetwork};
 use skep_tests::{
     NetBox, Segment,
+    cgroup::CgroupTree,
     load::{self, Mode, Plan, Server},
     netbox::run_in,
 };
 
-use super::{TestNode, pod};
+use super::{TestNode, eventually, fake, pod};
 
 fn serve(netns: &Path, ip: IpAddr) -> Result<Server> {
     run_in(netns, || load::serve(SocketAddr::new(ip, 0)))?
@@ -78,17 +81,23 @@ fn the_mtu_follows_the_uplink() -> Result<()> {
     if !skep_tests::require("the_mtu_follows_the_uplink") {
         return Ok(());
     }
-    let (node, segment) = (TestNode::new("mtu")?, Segment::new("mtu-segment")?);
+    let (mut node, segment) = (TestNode::new("mtu")?, Segment::new("mtu-segment")?);
+    let data_path = fake();
+    node.config.data_plane = Some(Arc::clone(&data_path) as _);
     let uplink = segment.plug(&node.netbox, &["192.168.8.1/24".parse()?])?;
     node.ip(&format!("link set {uplink} mtu 1400"))?;
     node.ip("route add default via 192.168.8.254")?;
     node.test(|network| {
-        let node = &node;
+        let (node, data_path) = (&node, &data_path);
         async move {
             let made = network.setup(&pod("a")).await?;
             let link = node.in_pod(&made.netns, "link show eth0")?;
             ensure!(link.contains("mtu 1400"), "{link}");
             ensure!(node.ip(&format!("link show {}", made.host_interface))?.contains("mtu 1400"));
+            ensure!(data_path.state().uplinks.len() == 1, "{:?}", data_path.state());
+            node.ip("route del default")?;
+            let none = || Ok(data_path.state().uplinks.is_empty());
+            eventually("the interface is no uplink any more", Duration::from_secs(1), none).await?;
             Ok(())
         }
     })
@@ -139,4 +148,44 @@ fn purge(node: &TestNode) -> Result<()> {
     let netbox: &NetBox = &node.netbox;
     netbox.run_async(|| PodNetwork::purge(&node.config.run_dir, &node.config.state_dir))??;
     Ok(())
+}
+
+#[test]
+fn pods_reach_each_other_through_the_data_plane_and_purge_leaves_no_pin() -> Result<()> {
+    if !skep_tests::require("pods_reach_each_other_through_the_data_plane_and_purge_leaves_no_pin") {
+        return Ok(());
+    }
+    let mut node = TestNode::new("ebpf")?;
+    let cgroup = CgroupTree::create(node.netbox.name())?;
+    let pin_dir = Path::new("/sys/fs/bpf").join(node.netbox.name());
+    let options = LoadOptions {
+        pin_dir: pin_dir.clone(),
+        cgroup: cgroup.unified().map(Path::to_owned),
+        ..LoadOptions::default()
+    };
+    let data_plane = match node.netbox.run(|| DataPlane::load(options))? {
+        Ok(loaded) => Arc::new(loaded),
+        Err(error) if skep_tests::may_skip() => {
+            eprintln!("SKIPPED: no data plane: {error}");
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    node.config.data_plane = Some(Arc::clone(&data_plane) as _);
+    let outcome = node.test(|network| async move {
+        let (a, b) = (network.setup(&pod("a")).await?, network.setup(&pod("b")).await?);
+        for ip in &b.ips {
+            let server = serve(&b.netns, *ip)?;
+            talk(&a.netns, server.address())?;
+        }
+        network.teardown("b").await?;
+        let unreachable = run_in(&a.netns, || {
+            std::net::TcpStream::connect_timeout(&SocketAddr::new(b.ips[0], 80), Duration::from_secs(2))
+        })?;
+        ensure!(unreachable.is_err(), "a pod that is gone answers");
+        Ok(())
+    });
+    node.netbox.run(|| DataPlane::purge(&pin_dir))??;
+    ensure!(!pin_dir.exists(), "pins are left");
+    outcome
 }
