@@ -321,9 +321,10 @@ fn refresh_last_applied(object: &mut Value, config: &Value) {
 /// everything (an empty list, or one empty entry) or is itself well-formed.
 pub fn update_managers(live: Option<&Value>, mut new: Value, writer: &Writer<'_>) -> Value {
     let sent = managers::strip(&mut new);
-    let mut base = live.cloned().unwrap_or_else(|| empty_object(writer.gvk));
+    let nothing = empty_object(writer.gvk);
+    let base = live.unwrap_or(&nothing);
     // What cannot be read is forgotten: a write must not fail over bookkeeping.
-    let stored = managers::decode(&base).unwrap_or_default();
+    let stored = managers::decode(base).unwrap_or_default();
     let mut managers = match sent {
         Some(sent) if writer.subresource.is_empty() => {
             if is_reset(&sent) {
@@ -335,12 +336,11 @@ pub fn update_managers(live: Option<&Value>, mut new: Value, writer: &Writer<'_>
         }
         _ => stored,
     };
-    managers::strip(&mut base);
     // An object that was never tracked stays so until somebody applies.
     if live.is_some() && managers.is_empty() {
         return new;
     }
-    track(&base, &new, &mut managers, writer);
+    track(base, &new, &mut managers, writer);
     managers::cap(&mut managers);
     managers::encode(&mut new, &managers);
     new

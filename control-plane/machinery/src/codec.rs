@@ -5,28 +5,24 @@
 //! resources) come through as they are, JSON and YAML only.
 
 mod decode;
-mod duplicates;
 mod encode;
 mod envelope;
 mod media;
 pub(crate) mod scalars;
 mod typed;
 pub(crate) mod wire;
+mod yaml;
 
 pub use media::Format;
 
 use crate::schema::{Message, Schema};
 use crate::{Error, Result};
-use duplicates::yaml_duplicates;
 use serde_json::{Map, Value};
 use skep_api::resource::GroupVersionKind;
 use typed::{Problem, Reader, Root};
 
 /// A body may be this long.
 pub const MOST_BYTES: usize = 3 * 1024 * 1024;
-
-/// Brackets open at once in a YAML document.
-const MOST_OPEN_BRACKETS: usize = 1_000;
 
 /// What happens to unknown and duplicate fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,7 +96,7 @@ pub fn decode_as(
         // JSON is YAML, and what clients send under the name of YAML most often is JSON: its parser is faster.
         Format::Yaml if looks_like_json(bytes) => decode_as(Format::Json, bytes, expect, validation),
         Format::Yaml => {
-            check_yaml_nesting(bytes)?;
+            yaml::check(bytes)?;
             let head: TypeMeta = serde_yaml::from_slice(bytes).map_err(|error| {
                 Error::bad_request(format!("error converting YAML to JSON: yaml: {error}"))
             })?;
@@ -109,7 +105,7 @@ pub fn decode_as(
             let from = serde_yaml::Deserializer::from_slice(bytes);
             let value = reader.read(Root::of(&gvk), from).map_err(|error| error.to_string());
             let duplicates =
-                if validation == FieldValidation::Ignore { Vec::new() } else { yaml_duplicates(bytes) };
+                if validation == FieldValidation::Ignore { Vec::new() } else { yaml::duplicates(bytes) };
             finish(gvk, expect, &reader, value, duplicates, validation)
         }
     }
@@ -145,10 +141,10 @@ pub fn parse_patch(
             (value.map_err(|error| Error::bad_request(format!("error decoding patch: {error}")))?, Vec::new())
         }
         Format::Yaml => {
-            check_yaml_nesting(bytes)?;
+            yaml::check(bytes)?;
             let value = reader.read(Root::Untyped, serde_yaml::Deserializer::from_slice(bytes));
             let duplicates =
-                if validation == FieldValidation::Ignore { Vec::new() } else { yaml_duplicates(bytes) };
+                if validation == FieldValidation::Ignore { Vec::new() } else { yaml::duplicates(bytes) };
             (value.map_err(|error| Error::bad_request(format!("error decoding YAML: {error}")))?, duplicates)
         }
         Format::Protobuf => return Err(Error::UnsupportedMediaType("protobuf needs a kind".to_owned())),
@@ -177,23 +173,6 @@ fn problems(reader: &Reader, yaml_duplicates: Vec<String>) -> Vec<String> {
 fn looks_like_json(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().starts_with(b"{")
         && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
-}
-
-/// The YAML scanner takes quadratic time in the depth of brackets: a bound on those that are open at once.
-/// Brackets inside text count too, which only matters for texts with thousands of unmatched ones.
-fn check_yaml_nesting(bytes: &[u8]) -> Result<()> {
-    let mut open = 0usize;
-    for byte in bytes {
-        match byte {
-            b'[' | b'{' => open += 1,
-            b']' | b'}' => open = open.saturating_sub(1),
-            _ => {}
-        }
-        if open > MOST_OPEN_BRACKETS {
-            return Err(Error::bad_request("error converting YAML to JSON: yaml: exceeded max depth"));
-        }
-    }
-    Ok(())
 }
 
 #[derive(Default, serde::Deserialize)]

@@ -236,6 +236,10 @@ fn compare_at(
     out: &mut Comparison,
 ) {
     let Some(any) = new.or(old) else { return };
+    // Most of an object is the same before and after.
+    if old == new {
+        return;
+    }
     let form = node.form(any);
     let is_empty = |value: Option<&Value>| match value {
         None | Some(Value::Null) => true,
@@ -265,18 +269,16 @@ fn compare_at(
         path.pop();
     };
     if form == Form::Map {
-        let map = |value: Option<&Value>| value.and_then(Value::as_object).cloned().unwrap_or_default();
-        let (before, after) = (map(old), map(new));
-        let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let (before, after) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
+        let names: BTreeSet<&String> = before.into_iter().chain(after).flat_map(Map::keys).collect();
         for name in names {
             let inner = node.child(name).map_or(Node::Deduced, |(inner, _)| inner);
-            visit(PathElement::field(name), inner, before.get(name), after.get(name));
+            let (old, new) = (before.and_then(|map| map.get(name)), after.and_then(|map| map.get(name)));
+            visit(PathElement::field(name), inner, old, new);
         }
     } else {
-        let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
-        let (before, after) = (list(old), list(new));
-        let before: BTreeMap<PathElement, &Value> = indexed(node, &form, &before).into_iter().collect();
-        let after: BTreeMap<PathElement, &Value> = indexed(node, &form, &after).into_iter().collect();
+        let before: BTreeMap<PathElement, &Value> = indexed(node, &form, items(old)).into_iter().collect();
+        let after: BTreeMap<PathElement, &Value> = indexed(node, &form, items(new)).into_iter().collect();
         let elements: BTreeSet<&PathElement> = before.keys().chain(after.keys()).collect();
         for element in elements {
             let (old, new) = (before.get(element).copied(), after.get(element).copied());
@@ -288,6 +290,10 @@ fn compare_at(
         (Some(_), None) => out.removed.insert(path),
         _ => {}
     }
+}
+
+fn items(value: Option<&Value>) -> &[Value] {
+    value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// Most faults that are told at once.

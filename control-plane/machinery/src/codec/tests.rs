@@ -182,6 +182,19 @@ fn patches_tell_their_duplicates() {
 }
 
 #[test]
+fn aliases_may_not_blow_a_document_up() {
+    let (many, refs) = ("x,".repeat(20_000), "*a,".repeat(20_000));
+    let body = format!("apiVersion: x/v1\nkind: Y\na: &a [{many}]\nb: [{refs}]\n");
+    for validation in [FieldValidation::Ignore, FieldValidation::Strict] {
+        let refused = decode("application/yaml", body.as_bytes(), None, validation).expect_err("bomb");
+        assert!(refused.to_string().contains("excessive aliasing"), "{refused}");
+    }
+    let body = b"apiVersion: x/v1\nkind: Y\na: &a [1]\nb: *a\n";
+    let got = decode("application/yaml", body, None, FieldValidation::Strict).expect("an honest alias");
+    assert_eq!(got.object["b"], json!([1]));
+}
+
+#[test]
 fn depth_is_bounded() {
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         let body = format!(
