@@ -141,6 +141,7 @@ impl Plugin for NodeRestriction {
                 ("", "nodes" | "pods" | "serviceaccounts")
                     | ("coordination.k8s.io", "leases")
                     | ("storage.k8s.io", "csinodes")
+                    | ("discovery.k8s.io", "endpointslices")
             )
     }
 
@@ -161,6 +162,7 @@ impl Plugin for NodeRestriction {
                 attributes,
                 "can only access leases in the \"kube-node-lease\" system namespace",
             )),
+            ("endpointslices", _) => dns_slice(attributes, node),
             ("csinodes", _) => own_name(attributes, node, "CSINode"),
             _ => Ok(()),
         }
@@ -175,6 +177,24 @@ fn own_name(attributes: &Attributes, node: &str, what: &str) -> Result<(), ApiEr
         Err(forbidden(
             attributes,
             format!("can only access {what} with the same name as the requesting node"),
+        ))
+    }
+}
+
+/// A node announces its own part of the cluster DNS, and no other service or node.
+fn dns_slice(attributes: &Attributes, node: &str) -> Result<(), ApiError> {
+    let Some(slice) = attributes.object.as_ref().or(attributes.old_object.as_ref()) else { return Ok(()) };
+    let family = slice.name().strip_prefix("kube-dns-").and_then(|rest| rest.strip_prefix(node));
+    let own = matches!(family, Some("-ipv4" | "-ipv6"))
+        && attributes.namespace == "kube-system"
+        && slice.label("kubernetes.io/service-name") == Some("kube-dns")
+        && slice.items(&["endpoints"]).iter().all(|endpoint| endpoint.text(&["nodeName"]) == node);
+    if own {
+        Ok(())
+    } else {
+        Err(forbidden(
+            attributes,
+            format!("node {node:?} can only write its own endpoint slices of kube-dns"),
         ))
     }
 }

@@ -63,6 +63,12 @@ fn no(reason: String) -> Decision {
     Decision::NoOpinion(reason)
 }
 
+/// The endpoint slices by which a node announces its part of the cluster DNS: one for each family.
+fn is_dns_slice(name: &str, node: &str) -> bool {
+    let family = name.strip_prefix("kube-dns-").and_then(|rest| rest.strip_prefix(node));
+    matches!(family, Some("-ipv4" | "-ipv6"))
+}
+
 fn own(attributes: &Attributes<'_>, node: &str, what: &str) -> Decision {
     // A new object's name is in its body: admission checks that.
     if attributes.verb == "create" || attributes.name == node {
@@ -124,10 +130,10 @@ impl<P: NodePods> Authorizer for Node<P> {
             }
             // Each node announces its own cluster DNS; admission looks at what it announces.
             ("discovery.k8s.io", "endpointslices", "") if !read && attributes.namespace == "kube-system" => {
-                if attributes.verb == "create" || attributes.name.ends_with(node) {
+                if attributes.verb == "create" || is_dns_slice(attributes.name, node) {
                     Decision::Allow(format!("node {node:?} announces its DNS"))
                 } else {
-                    no(format!("node {node:?} can only write endpoint slices named after itself"))
+                    no(format!("node {node:?} can only write its own endpoint slices of kube-dns"))
                 }
             }
             _ => by_rules(),

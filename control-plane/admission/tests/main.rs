@@ -1,0 +1,116 @@
+//! The built-in plug-ins against a cluster in memory.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use skep_admission::plugins::standard;
+use skep_admission::{Attributes, Operation, Reader};
+use skep_api::error::ApiError;
+use skep_api::object::ObjectExt;
+use skep_api::resource::{GroupVersionKind, GroupVersionResource};
+use skep_api::user::UserInfo;
+
+mod limits;
+mod nodes;
+mod pods;
+
+/// Objects by resource.
+#[derive(Default)]
+pub(crate) struct Cluster(Vec<(&'static str, Arc<Value>)>);
+
+impl Cluster {
+    /// With the namespaces `team` and `ending`, and a default service account in `team`.
+    pub(crate) fn new() -> Self {
+        Self::default()
+            .with("namespaces", json!({ "metadata": { "name": "team" } }))
+            .with(
+                "namespaces",
+                json!({
+                    "metadata": { "name": "ending", "deletionTimestamp": "2026-01-01T00:00:00Z" },
+                }),
+            )
+            .with("serviceaccounts", json!({ "metadata": { "name": "default", "namespace": "team" } }))
+    }
+
+    pub(crate) fn with(mut self, resource: &'static str, object: Value) -> Self {
+        self.0.push((resource, Arc::new(object)));
+        self
+    }
+
+    fn all<'a>(
+        &'a self,
+        resource: &'a str,
+        namespace: Option<&'a str>,
+    ) -> impl Iterator<Item = Arc<Value>> + 'a {
+        self.0
+            .iter()
+            .filter(move |(other, object)| {
+                *other == resource && namespace.is_none_or(|namespace| object.namespace() == namespace)
+            })
+            .map(|(_, object)| Arc::clone(object))
+    }
+
+    /// Runs the standard chain over a request; gives the object as it would be stored.
+    pub(crate) async fn run(self, mut attributes: Attributes) -> Result<Value, ApiError> {
+        let reader: Arc<dyn Reader> = Arc::new(self);
+        let chain = standard(&reader);
+        chain.admit(&mut attributes).await?;
+        chain.validate(&attributes).await?;
+        Ok(attributes.object.unwrap_or_default())
+    }
+}
+
+#[async_trait]
+impl Reader for Cluster {
+    async fn get(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Option<Arc<Value>>, ApiError> {
+        Ok(self.all(&gvr.resource, namespace).find(|object| object.name() == name))
+    }
+
+    async fn list(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: Option<&str>,
+    ) -> Result<Vec<Arc<Value>>, ApiError> {
+        Ok(self.all(&gvr.resource, namespace).collect())
+    }
+}
+
+/// A request for an object of the core group, by jane, in `team`.
+pub(crate) fn request(operation: Operation, resource: &str, object: Value) -> Attributes {
+    let kind = if resource == "pods" { "Pod" } else { "Thing" };
+    Attributes {
+        operation,
+        gvk: GroupVersionKind::new("", "v1", kind),
+        gvr: GroupVersionResource::new("", "v1", resource),
+        subresource: String::new(),
+        namespace: "team".into(),
+        name: object.name().to_owned(),
+        object: Some(object),
+        old_object: None,
+        user: UserInfo::new("jane", ["people"]),
+        dry_run: false,
+    }
+}
+
+pub(crate) fn create(resource: &str, object: Value) -> Attributes {
+    request(Operation::Create, resource, object)
+}
+
+pub(crate) fn pod() -> Value {
+    json!({
+        "metadata": { "name": "web", "namespace": "team" },
+        "spec": { "containers": [{ "name": "main", "image": "x" }] },
+    })
+}
+
+pub(crate) fn message(outcome: Result<Value, ApiError>) -> String {
+    let error = outcome.expect_err("is refused");
+    assert_eq!(error.code, 403, "{error}");
+    error.message
+}
