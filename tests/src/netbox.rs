@@ -185,3 +185,6 @@ pub(crate) fn remove_namespace(name: &str) -> Result<()> {
     ip(&format!("netns del {name}"))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

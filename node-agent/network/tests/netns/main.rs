@@ -2,6 +2,7 @@
 //!
 //! A node is a box; its pods are made by [`PodNetwork`] inside it.
 
+mod crash;
 mod lifecycle;
 mod repair;
 mod traffic;
@@ -30,15 +31,19 @@ struct TestNode {
 impl TestNode {
     fn new(label: &str) -> Result<Self> {
         let (netbox, dir) = (NetBox::new(label)?, tempfile::tempdir()?);
-        let config = NetworkConfig {
-            run_dir: dir.path().join("run"),
-            state_dir: dir.path().join("state"),
+        let config = Self::config_in(dir.path())?;
+        Ok(Self { netbox, dir, config })
+    }
+
+    fn config_in(dir: &Path) -> Result<NetworkConfig> {
+        Ok(NetworkConfig {
+            run_dir: dir.join("run"),
+            state_dir: dir.join("state"),
             pod_cidrs: vec!["10.244.1.0/24".parse()?, "fd00:10:244:1::/64".parse()?],
             service_cidrs: vec!["10.96.0.0/16".parse()?, "fd00:10:96::/112".parse()?],
             cluster_cidrs: vec!["10.244.0.0/16".parse()?],
             ..NetworkConfig::default()
-        };
-        Ok(Self { netbox, dir, config })
+        })
     }
 
     /// Runs a test on the node's network and purges it after, whatever the outcome.
