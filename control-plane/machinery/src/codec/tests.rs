@@ -136,6 +136,33 @@ fn protobuf_round_trips() {
     assert_eq!(back.object, crd);
 }
 
+/// What `kubectl create deployment web --image=nginx --port=80` sends.
+const DEPLOYMENT: &str = "6b3873000a150a07617070732f7631120a4465706c6f796d656e7412b8010a1f0a0377656212001a0022002a003200380042\
+    005a0a0a0361707012037765621286010801120c0a0a0a0361707012037765621a6c0a1c0a0012001a0022002a0032003800\
+    42005a0a0a036170701203776562124c122e0a056e67696e7812056e67696e782a00320a0a001000185022002a0042006a00\
+    7200800100880100900100a201001a00320042004a0052005800600068008201008a01009a0100c2010022020a0028003800\
+    1a0c0800100018002000280038001a002200";
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> =
+        text.chars().filter_map(|c| c.to_digit(16)).filter_map(|digit| u8::try_from(digit).ok()).collect();
+    digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte * 16 + digit)).collect()
+}
+
+#[test]
+fn a_real_clients_protobuf() {
+    let got =
+        decode("application/vnd.kubernetes.protobuf", &from_hex(DEPLOYMENT), None, FieldValidation::Strict);
+    assert_eq!(
+        got.expect("decodes").object,
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "labels": {"app": "web"}},
+            "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}}, "strategy": {},
+                "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [
+                    {"name": "nginx", "image": "nginx", "ports": [{"containerPort": 80}], "resources": {}}]}}},
+            "status": {}})
+    );
+}
+
 #[test]
 fn lists_join_encoded_items() {
     let kind = gvk("", "v1", "ConfigMap");
@@ -228,5 +255,19 @@ proptest! {
         let sealed = seal_protobuf(&pod, &bytes);
         drop(decode_as(Format::Protobuf, &sealed, Some(&pod), FieldValidation::Strict));
         drop(decode_as(Format::Protobuf, &[envelope::MAGIC, bytes.as_slice()].concat(), None, FieldValidation::Strict));
+    }
+
+    #[test]
+    fn damaged_protobuf_never_panics(damage in proptest::collection::vec((0usize..230, any::<u8>()), 1..6)) {
+        let mut bytes = from_hex(DEPLOYMENT);
+        for (at, byte) in damage {
+            if let Some(slot) = bytes.get_mut(at) {
+                *slot = byte;
+            }
+        }
+        if let Ok(decoded) = decode_as(Format::Protobuf, &bytes, None, FieldValidation::Strict) {
+            drop(check(&decoded.gvk, &decoded.object, FieldValidation::Strict));
+            drop(encode_protobuf(&decoded.gvk, &decoded.object));
+        }
     }
 }
