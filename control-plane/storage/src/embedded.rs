@@ -20,6 +20,8 @@ use crate::{
 };
 use writer::{Command, Reply, Writer};
 
+pub(crate) use apply::check;
+
 mod apply;
 mod lease;
 mod read;
@@ -143,7 +145,7 @@ impl Storage for Embedded {
     }
 
     async fn txn(&self, request: TxnRequest) -> Result<TxnResult> {
-        apply::check(&request, self.max_request_bytes)?;
+        check(&request, self.max_request_bytes)?;
         if request.compare.is_empty() && request.success.iter().all(|op| matches!(op, Op::Range(_))) {
             let database = self.database()?;
             return blocking(move || read::snapshot_txn(&database, &request)).await;

@@ -11,7 +11,10 @@
 mod api;
 pub mod embedded;
 
+pub mod etcd;
+
 pub use embedded::Embedded;
+pub use etcd::{Etcd, EtcdConfig};
 
 pub use api::{
     Batch, Change, Compare, Error, KeyValue, LeaseId, Op, OpResult, Range, RangeResult, Result, Revision,

@@ -228,7 +228,7 @@ impl<'t> Workspace<'t> {
 }
 
 /// What can be told of a transaction without looking at the store.
-pub(super) fn check(request: &TxnRequest, limit: usize) -> Result<()> {
+pub(crate) fn check(request: &TxnRequest, limit: usize) -> Result<()> {
     let mut size = 0;
     for branch in [&request.success, &request.failure] {
         let mut written = HashSet::new();

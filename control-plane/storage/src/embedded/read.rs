@@ -151,11 +151,14 @@ pub(super) fn snapshot_range(database: &redb::Database, range: &Range) -> Result
     snapshot.view().range(range)
 }
 
+type CurrentTable = redb::ReadOnlyTable<&'static str, &'static [u8]>;
+type HistoryTable = redb::ReadOnlyTable<(&'static str, u64), &'static [u8]>;
+
 /// The read side of one redb snapshot.
 pub(super) struct Snapshot {
     pub(super) read: redb::ReadTransaction,
-    current: redb::ReadOnlyTable<&'static str, &'static [u8]>,
-    pub(super) history: redb::ReadOnlyTable<(&'static str, u64), &'static [u8]>,
+    current: CurrentTable,
+    pub(super) history: HistoryTable,
     pub(super) revision: Revision,
     pub(super) compacted: Revision,
 }
@@ -172,13 +175,7 @@ impl Snapshot {
         Ok(Self { read, current, history, revision, compacted })
     }
 
-    pub(super) fn view(
-        &self,
-    ) -> View<
-        '_,
-        redb::ReadOnlyTable<&'static str, &'static [u8]>,
-        redb::ReadOnlyTable<(&'static str, u64), &'static [u8]>,
-    > {
+    pub(super) fn view(&self) -> View<'_, CurrentTable, HistoryTable> {
         View {
             current: &self.current,
             history: &self.history,

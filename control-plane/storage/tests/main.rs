@@ -1,0 +1,6 @@
+//! The storage engines against one conformance suite, and what is special to each.
+
+mod conformance;
+mod embedded;
+mod etcd;
+mod kill;
