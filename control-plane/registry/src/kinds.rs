@@ -28,6 +28,7 @@ mod pod;
 mod priority_class;
 mod pv;
 mod pvc;
+mod record;
 mod replica_set;
 mod replication_controller;
 mod resource_quota;
@@ -107,9 +108,9 @@ pub static TABLE: &[&KindRow] = &[
     // networking.k8s.io
     &ingress::CLASS,
     &ingress::ROW,
-    &plain::IP_ADDRESS,
+    &record::IP_ADDRESS,
     &network_policy::ROW,
-    &plain::SERVICE_CIDR,
+    &record::SERVICE_CIDR,
     // node.k8s.io
     &plain::RUNTIME_CLASS,
     // policy
@@ -120,19 +121,19 @@ pub static TABLE: &[&KindRow] = &[
     &role_binding::ROLE_BINDING,
     &role::ROLE,
     // resource.k8s.io
-    &plain::DEVICE_CLASS,
-    &plain::RESOURCE_CLAIM,
-    &plain::RESOURCE_CLAIM_TEMPLATE,
-    &plain::RESOURCE_SLICE,
+    &record::DEVICE_CLASS,
+    &record::RESOURCE_CLAIM,
+    &record::RESOURCE_CLAIM_TEMPLATE,
+    &record::RESOURCE_SLICE,
     // scheduling.k8s.io
     &priority_class::ROW,
     // storage.k8s.io
-    &plain::CSI_DRIVER,
-    &plain::CSI_NODE,
-    &plain::CSI_CAPACITY,
+    &record::CSI_DRIVER,
+    &record::CSI_NODE,
+    &record::CSI_CAPACITY,
     &pv::CLASS,
-    &plain::VOLUME_ATTACHMENT,
-    &plain::ATTRIBUTES_CLASS,
+    &record::VOLUME_ATTACHMENT,
+    &record::ATTRIBUTES_CLASS,
 ];
 
 /// The row of a resource.

@@ -84,13 +84,16 @@ pub(super) fn spec(spec: &At<'_>) {
     }
 }
 
-fn finished(job: &Value) -> Option<&'static str> {
+/// The state in one word.
+fn state(job: &Value) -> &'static str {
     let holds = |kind: &str| {
         let conditions = job.items(&["status", "conditions"]);
         conditions.iter().any(|c| c.text(&["type"]) == kind && c.text(&["status"]) == "True")
     };
-    let order = ["Complete", "Failed", "SuccessCriteriaMet", "Suspended", "FailureTarget"];
-    order.into_iter().find(|kind| holds(kind))
+    let going = job.deletion_timestamp().is_some();
+    let first = ["Complete", "Failed"].into_iter().find(|kind| holds(kind));
+    let then = ["Suspended", "FailureTarget"].into_iter().find(|kind| holds(kind));
+    first.or(going.then_some("Terminating")).or(then).unwrap_or("Running")
 }
 
 /// From start to completion, or until now.
@@ -196,15 +199,10 @@ impl Strategy for Job {
             None if parallelism > 1 => format!("{succeeded}/1 of {parallelism}"),
             None => format!("{succeeded}/1"),
         };
-        let state = match finished(object) {
-            _ if object.deletion_timestamp().is_some() => "Terminating",
-            Some(state) => state,
-            None => "Running",
-        };
         let [names, images] = printer::containers(&object["spec"]["template"]);
         vec![
             object.name().into(),
-            state.into(),
+            state(object).into(),
             completions.into(),
             span(object, now).into(),
             printer::age(object, now),

@@ -1,4 +1,4 @@
-//! Kinds with few rules or none of their own: templates, revisions, and the records other parts read.
+//! Kinds with few rules or none of their own: templates, revisions, runtime classes.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use skep_api::object::ObjectExt;
 
 use super::pod::spec::template;
 use super::workload;
-use super::{cluster, namespaced, status};
+use super::{cluster, namespaced};
 use crate::strategy::check::check;
 use crate::strategy::printer::{self, Column};
 use crate::strategy::{KindRow, Strategy};
@@ -24,56 +24,6 @@ pub(super) static CONTROLLER_REVISION: KindRow =
 /// RuntimeClass.
 pub(super) static RUNTIME_CLASS: KindRow =
     cluster("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", &RuntimeClass);
-/// CSIDriver.
-pub(super) static CSI_DRIVER: KindRow =
-    KindRow { generation: &["spec"], ..cluster("storage.k8s.io", "v1", "CSIDriver", "csidrivers", &Plain) };
-/// CSINode.
-pub(super) static CSI_NODE: KindRow = cluster("storage.k8s.io", "v1", "CSINode", "csinodes", &Plain);
-/// CSIStorageCapacity.
-pub(super) static CSI_CAPACITY: KindRow =
-    namespaced("storage.k8s.io", "v1", "CSIStorageCapacity", "csistoragecapacities", &Plain);
-/// VolumeAttachment.
-pub(super) static VOLUME_ATTACHMENT: KindRow = KindRow {
-    subresources: &[status("storage.k8s.io", "v1", "VolumeAttachment")],
-    ..cluster("storage.k8s.io", "v1", "VolumeAttachment", "volumeattachments", &Plain)
-};
-/// VolumeAttributesClass.
-pub(super) static ATTRIBUTES_CLASS: KindRow = KindRow {
-    short_names: &["vac"],
-    ..cluster("storage.k8s.io", "v1", "VolumeAttributesClass", "volumeattributesclasses", &Plain)
-};
-/// IPAddress.
-pub(super) static IP_ADDRESS: KindRow = KindRow {
-    short_names: &["ip"],
-    ..cluster("networking.k8s.io", "v1", "IPAddress", "ipaddresses", &Plain)
-};
-/// ServiceCIDR.
-pub(super) static SERVICE_CIDR: KindRow = KindRow {
-    subresources: &[status("networking.k8s.io", "v1", "ServiceCIDR")],
-    ..cluster("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", &Plain)
-};
-/// DeviceClass.
-pub(super) static DEVICE_CLASS: KindRow = KindRow {
-    generation: &["spec"],
-    ..cluster("resource.k8s.io", "v1", "DeviceClass", "deviceclasses", &Plain)
-};
-/// ResourceClaim.
-pub(super) static RESOURCE_CLAIM: KindRow = KindRow {
-    subresources: &[status("resource.k8s.io", "v1", "ResourceClaim")],
-    ..namespaced("resource.k8s.io", "v1", "ResourceClaim", "resourceclaims", &Plain)
-};
-/// ResourceClaimTemplate.
-pub(super) static RESOURCE_CLAIM_TEMPLATE: KindRow =
-    namespaced("resource.k8s.io", "v1", "ResourceClaimTemplate", "resourceclaimtemplates", &Plain);
-/// ResourceSlice.
-pub(super) static RESOURCE_SLICE: KindRow = KindRow {
-    generation: &["spec"],
-    ..cluster("resource.k8s.io", "v1", "ResourceSlice", "resourceslices", &Plain)
-};
-
-struct Plain;
-
-impl Strategy for Plain {}
 
 struct PodTemplate;
 

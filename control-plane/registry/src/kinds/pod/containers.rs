@@ -56,6 +56,11 @@ pub(super) fn all(spec: &At<'_>, volumes: &BTreeSet<&str>) {
                 }
             }
             one(&container, role, volumes);
+            let target = container.child("targetContainerName");
+            let known = || apps.items().iter().any(|app| app.child("name").text() == target.text());
+            if role == Role::Ephemeral && !target.is_empty() && !known() {
+                target.not_found();
+            }
             if role == Role::App {
                 claim_host_ports(&container, host_network, &mut host_ports);
             }

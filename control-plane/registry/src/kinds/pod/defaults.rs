@@ -36,6 +36,9 @@ pub(in crate::kinds) fn spec(spec: &mut Value) {
         spec.set(&["serviceAccountName"], account.as_str());
         spec.set(&["serviceAccount"], account);
     }
+    for path in [&["overhead"][..], &["resources", "limits"], &["resources", "requests"]] {
+        quantities(spec, path);
+    }
     let host_network = spec.flag(&["hostNetwork"]);
     for list in CONTAINER_LISTS {
         for container in items_mut(spec, &[list]) {
