@@ -5,12 +5,12 @@ use skep_machinery::table::{self, Column, IncludeObject, MetaVersion};
 use skep_registry::strategy::KindRow;
 
 /// The resource version of an object.
-pub fn version_of(object: &Value) -> &str {
+pub(crate) fn version_of(object: &Value) -> &str {
     object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default()
 }
 
 /// One row for each object.
-pub fn rows<'a>(
+pub(crate) fn rows<'a>(
     row: &KindRow,
     objects: impl Iterator<Item = &'a Value>,
     version: MetaVersion,
@@ -21,7 +21,13 @@ pub fn rows<'a>(
 }
 
 /// A table of a kind. A later frame of a watch leaves the columns out.
-pub fn table(row: &KindRow, headed: bool, metadata: Value, rows: Vec<Value>, version: MetaVersion) -> Value {
+pub(crate) fn table(
+    row: &KindRow,
+    headed: bool,
+    metadata: Value,
+    rows: Vec<Value>,
+    version: MetaVersion,
+) -> Value {
     let columns: Vec<Column> = row
         .strategy
         .columns()

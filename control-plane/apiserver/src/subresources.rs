@@ -14,7 +14,7 @@ use crate::respond::{self, Answer};
 use crate::tokens;
 
 /// Answers a request to a subresource.
-pub async fn handle(call: Call<'_>, body: Body) -> Result<Answer, ApiError> {
+pub(crate) async fn handle(call: Call<'_>, body: Body) -> Result<Answer, ApiError> {
     let name = call.request.subresource.as_str();
     let subresource = call.row.subresource(name).ok_or_else(ApiError::no_such_path)?;
     let (group, version, kind) = subresource.kind;

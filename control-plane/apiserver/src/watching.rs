@@ -25,7 +25,7 @@ use crate::shapes;
 const CHUNK: usize = 64 * 1024;
 
 /// Turns items into frames.
-pub struct Framer {
+pub(crate) struct Framer {
     form: Form,
     row: &'static KindRow,
     include: IncludeObject,
@@ -35,7 +35,7 @@ pub struct Framer {
 
 impl Framer {
     /// Frames of one kind in one form.
-    pub fn new(form: Form, row: &'static KindRow, include: IncludeObject) -> Self {
+    pub(crate) fn new(form: Form, row: &'static KindRow, include: IncludeObject) -> Self {
         Self { form, row, include, headed: false }
     }
 
@@ -119,7 +119,7 @@ impl Framer {
 }
 
 /// A stream that only tells of an error: how a watch from a forgotten revision answers.
-pub fn failed(framer: &Framer, error: &ApiError) -> Answer {
+pub(crate) fn failed(framer: &Framer, error: &ApiError) -> Answer {
     let mut answer = Response::new(Body::from(framer.error(error)));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(framer.content_type()));
     answer
@@ -133,7 +133,7 @@ struct State {
 }
 
 /// The stream of a watch. It ends at its timeout, when the watcher was too slow, or with the server.
-pub fn stream(watch: Watch, framer: Framer, timeout: Duration, cancel: CancellationToken) -> Answer {
+pub(crate) fn stream(watch: Watch, framer: Framer, timeout: Duration, cancel: CancellationToken) -> Answer {
     let content_type = framer.content_type();
     let state = State { watch, framer, deadline: Instant::now() + timeout, cancel };
     let frames = stream::unfold(state, |mut state| async move {

@@ -29,7 +29,7 @@ pub(crate) const PREFIX: &str = "/skep/allocations/";
 
 /// The pools of a cluster.
 #[derive(Debug)]
-pub struct Allocators {
+pub(crate) struct Allocators {
     /// One pool a family, the default family first.
     addresses: Vec<Addresses>,
     ports: Ports,

@@ -107,11 +107,6 @@ impl Cache {
         self.read().watchers.len()
     }
 
-    /// Waits until every change up to `revision` is here.
-    pub(crate) async fn wait_for(&self, revision: Revision) -> Result<(), ApiError> {
-        wait_for(&mut self.progress.clone(), revision).await
-    }
-
     /// Reads a page. `plan` must be that of `options`, and the cache as new as it asks for.
     pub(crate) fn list(&self, plan: &Plan, options: &ListOptions) -> Result<List, ApiError> {
         let state = self.read();

@@ -28,7 +28,7 @@ use ipnet::IpNet;
 use skep_admission::Chain;
 use skep_api::error::ApiError;
 use skep_api::resource::GroupVersionResource;
-use skep_storage::{Revision, Storage};
+use skep_storage::{Error, Revision, Storage};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -166,13 +166,15 @@ async fn until(cancel: CancellationToken, work: impl Future<Output = ()> + Send)
 
 /// Lets the store forget what is older than the history kept.
 async fn compact(storage: Arc<dyn Storage>, forget: impl Fn(Revision) + Send + 'static) {
-    let mut floor: Revision = 0;
+    let (mut floor, mut done): (Revision, Revision) = (0, 0);
     loop {
         let next = storage.current_revision().await;
         tokio::time::sleep(HISTORY).await;
-        if floor > 0 {
-            if let Err(error) = storage.compact(floor).await {
-                tracing::warn!(%error, floor, "the store could not be compacted");
+        if floor > done {
+            match storage.compact(floor).await {
+                // Another server was faster.
+                Ok(()) | Err(Error::Compacted { .. }) => done = floor,
+                Err(error) => tracing::warn!(%error, floor, "the store could not be compacted"),
             }
             forget(floor);
         }

@@ -11,14 +11,13 @@ pub(crate) struct Bitmap {
     words: Vec<u64>,
     size: u32,
     reserved: u32,
-    used: u32,
 }
 
 impl Bitmap {
     /// An empty set.
     pub(crate) fn new(size: u32, reserved: u32) -> Self {
         let words = vec![0; (size as usize).div_ceil(64)];
-        Self { words, size, reserved: reserved.min(size), used: 0 }
+        Self { words, size, reserved: reserved.min(size) }
     }
 
     /// Takes `number`; `false` when it is taken or out of range.
@@ -27,7 +26,6 @@ impl Bitmap {
             return false;
         }
         self.words[number as usize / 64] |= 1 << (number % 64);
-        self.used += 1;
         true
     }
 
@@ -35,18 +33,12 @@ impl Bitmap {
     pub(crate) fn release(&mut self, number: u32) {
         if self.has(number) {
             self.words[number as usize / 64] &= !(1 << (number % 64));
-            self.used -= 1;
         }
     }
 
     /// Is it taken?
     pub(crate) fn has(&self, number: u32) -> bool {
         number < self.size && self.words[number as usize / 64] & (1 << (number % 64)) != 0
-    }
-
-    /// How many are free.
-    pub(crate) fn free(&self) -> u32 {
-        self.size - self.used
     }
 
     /// Takes any free number.
@@ -81,7 +73,7 @@ mod tests {
         assert_eq!(set.draw(), None);
         set.release(42);
         assert_eq!(set.draw(), Some(42));
-        assert_eq!(set.free(), 0);
+        assert_eq!(set.draw(), None);
     }
 
     #[test]
@@ -91,6 +83,6 @@ mod tests {
         assert!(!set.take(7));
         assert!(!set.take(8));
         set.release(200);
-        assert_eq!(set.free(), 7);
+        assert!(!set.has(200));
     }
 }

@@ -70,10 +70,14 @@ impl Feed {
     pub(crate) async fn run(self, cancel: CancellationToken) {
         let work = async {
             loop {
+                let before = *self.progress.borrow();
                 if let Err(error) = self.follow().await {
                     tracing::warn!(%error, "the storage watch broke; opening it again");
                 }
-                tokio::time::sleep(PAUSE).await;
+                // One that brought something is opened again at once.
+                if *self.progress.borrow() == before {
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
         };
         tokio::select! {
