@@ -27,7 +27,7 @@ fn info(row: &KindRow) -> KindInfo {
     KindInfo {
         gvk: row.gvk(),
         plural: row.plural.to_owned(),
-        singular: row.singular().to_owned(),
+        singular: row.singular(),
         short_names: texts(row.short_names),
         categories: texts(row.categories),
         namespaced: row.namespaced,

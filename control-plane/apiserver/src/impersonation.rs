@@ -34,11 +34,10 @@ pub(crate) async fn apply(inner: &Inner, user: UserInfo, headers: &HeaderMap) ->
         ));
     }
     let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
-    match account {
-        Some((namespace, account)) => {
-            may(inner, &user, "", "serviceaccounts", "", namespace, account).await?
-        }
-        None => may(inner, &user, "", "users", "", "", name).await?,
+    if let Some((namespace, account)) = account {
+        may(inner, &user, "", "serviceaccounts", "", namespace, account).await?;
+    } else {
+        may(inner, &user, "", "users", "", "", name).await?;
     }
     for group in &groups {
         may(inner, &user, "", "groups", "", "", group).await?;

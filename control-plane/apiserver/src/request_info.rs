@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn paths_are_read() {
-        let cases: [(&str, &str, bool, &str, &str, &str, &str, &str); 13] = [
+        let cases = [
             ("GET", "/api/v1/pods", false, "list", "pods", "", "", ""),
             ("GET", "/api/v1/pods", true, "watch", "pods", "", "", ""),
             ("POST", "/api/v1/namespaces/a/pods", false, "create", "pods", "a", "", ""),

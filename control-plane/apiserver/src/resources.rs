@@ -42,7 +42,7 @@ impl Call<'_> {
     pub(crate) fn target(&self) -> Target {
         let namespace = if self.row.namespaced { self.request.namespace.clone() } else { String::new() };
         Target::new(self.row.gvr(), namespace, self.request.name.clone())
-            .sub(self.request.subresource.clone())
+            .below(self.request.subresource.clone())
     }
 
     /// The form of the answer.
@@ -79,8 +79,8 @@ impl Call<'_> {
 /// Answers a request to a resource.
 pub(crate) async fn handle(call: Call<'_>, body: Body, verb: &str) -> Result<Answer, ApiError> {
     let request = call.request;
-    let scoped = !request.namespace.is_empty()
-        && !(request.gvr.resource == "namespaces" && request.gvr.group.is_empty());
+    let namespace_itself = request.gvr.resource == "namespaces" && request.gvr.group.is_empty();
+    let scoped = !request.namespace.is_empty() && !namespace_itself;
     let across = request.namespace.is_empty() && call.row.namespaced;
     // A name needs its namespace, and what has none must not be asked for in one.
     if scoped != call.row.namespaced && !(across && request.name.is_empty()) {

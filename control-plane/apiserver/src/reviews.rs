@@ -51,7 +51,7 @@ pub(crate) async fn handle(call: Call<'_>, body: Body) -> Result<Answer, ApiErro
                 call.request.namespace.clone(),
                 name,
             )
-            .sub("binding");
+            .below("binding");
             call.server.registry.bind(&target, &review, &options).await?
         }
         _ => return Err(ApiError::no_such_path()),

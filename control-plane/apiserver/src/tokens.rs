@@ -31,7 +31,7 @@ pub(crate) async fn issue(call: &Call<'_>, request: &Value) -> Result<Value, Api
         .as_ref()
         .ok_or_else(|| ApiError::service_unavailable("this server issues no service account tokens"))?;
     let registry = &call.server.registry;
-    let account = registry.get(&call.target().sub(""), None).await?;
+    let account = registry.get(&call.target().below(""), None).await?;
     let find = async |resource: &str, namespace: &str, name: &str| {
         let target = Target::new(GroupVersionResource::new("", "v1", resource), namespace, name);
         match registry.get(&target, None).await {

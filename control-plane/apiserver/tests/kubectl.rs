@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::support::Server;
 
-fn kubectl() -> Option<PathBuf> {
+pub(crate) fn kubectl() -> Option<PathBuf> {
     let named = std::env::var_os("SKEP_KUBECTL").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join("kubectl")).find(|file| file.exists());

@@ -1,5 +1,8 @@
 //! The API server in process, and under real kubectl where there is one.
 
+mod forms;
 mod kubectl;
+mod refusals;
+mod secure;
 mod support;
 mod verbs;

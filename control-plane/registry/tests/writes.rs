@@ -21,8 +21,8 @@ async fn pods_are_bound_then_deleted_gracefully_by_their_node() {
     let target = core("pods", "n", "p");
     let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "node"}});
     let registry = &world.registry;
-    registry.bind(&target.clone().sub("binding"), &binding, &options()).await.expect("bound");
-    let again = registry.bind(&target.clone().sub("binding"), &binding, &options()).await;
+    registry.bind(&target.clone().below("binding"), &binding, &options()).await.expect("bound");
+    let again = registry.bind(&target.clone().below("binding"), &binding, &options()).await;
     assert!(again.expect_err("it has a node").is_conflict());
     let deleted = registry.delete(&target, &DeleteOptions::default(), &options()).await.expect("begun");
     assert!(!deleted.gone);

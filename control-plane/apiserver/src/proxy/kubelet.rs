@@ -95,7 +95,7 @@ pub(super) async fn address(call: &Call<'_>, node: &str) -> Result<(String, u16)
 
 /// Passes the request on to the kubelet of the pod.
 pub(super) async fn stream(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
-    let pod = call.server.registry.get(&call.target().sub(""), None).await?;
+    let pod = call.server.registry.get(&call.target().below(""), None).await?;
     let path = path(call, &pod.value)?;
     let node = pod.value.text(&["spec", "nodeName"]);
     if node.is_empty() {

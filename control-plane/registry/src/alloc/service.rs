@@ -195,8 +195,10 @@ impl Planner {
         let pools = &self.changes.pools.addresses;
         let configured: Vec<&str> = pools.iter().map(|pool| family(pool.net().addr())).collect();
         let headless = cluster_ips.first().is_some_and(|address| address == NONE);
-        let selectorless =
-            service.pointer("/spec/selector").and_then(Value::as_object).is_none_or(|map| map.is_empty());
+        let selectorless = service
+            .pointer("/spec/selector")
+            .and_then(Value::as_object)
+            .is_none_or(serde_json::Map::is_empty);
         let mut families = strings(service, "ipFamilies");
         if families.is_empty() {
             let given = cluster_ips.iter().filter_map(|address| address.parse().ok());

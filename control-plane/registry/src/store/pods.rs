@@ -30,7 +30,7 @@ impl Registry {
         let write = Write { resource: &resource, target, options };
         let checked = self.mutate(&write, Operation::Create, binding.clone(), None).await?;
         self.check(&write, Operation::Create, checked, None).await?;
-        let pod = target.clone().sub("");
+        let pod = target.clone().below("");
         let conflict = |text: String| ApiError::conflict(resource.gvr(), &target.name, &text);
         let uid = meta::text(binding, "uid").to_owned();
         let revision = meta::sent_revision(binding)?;
@@ -84,7 +84,7 @@ impl Registry {
         let write = Write { resource: &resource, target, options };
         let checked = self.mutate(&write, Operation::Create, eviction.clone(), None).await?;
         self.check(&write, Operation::Create, checked, None).await?;
-        let target = target.clone().sub("");
+        let target = target.clone().below("");
         let pod = self.get(&target, None).await?;
         let phase = pod.value.pointer("/status/phase").and_then(Value::as_str).unwrap_or_default();
         if !meta::is_deleting(&pod.value) && !matches!(phase, "Pending" | "Succeeded" | "Failed") {
@@ -129,7 +129,7 @@ impl Registry {
             }
         };
         let name = budget.name.clone();
-        let status = Target::new(budgets, target.namespace.clone(), name.clone()).sub("status");
+        let status = Target::new(budgets, target.namespace.clone(), name.clone()).below("status");
         self.change(&status, options, Part::Status, &mut |old| {
             let mut object = Value::clone(&old.value);
             let number = |field: &str| object.pointer(field).and_then(Value::as_i64).unwrap_or_default();

@@ -30,9 +30,9 @@ impl Target {
         Self { resource, subresource: String::new(), namespace: namespace.into(), name: name.into() }
     }
 
-    /// The same object's subresource.
+    /// The same object's subresource; empty leads back to the object.
     #[must_use]
-    pub fn sub(mut self, subresource: impl Into<String>) -> Self {
+    pub fn below(mut self, subresource: impl Into<String>) -> Self {
         self.subresource = subresource.into();
         self
     }
