@@ -67,10 +67,11 @@ impl Strategy for Claim {
             access_modes(&spec.child("accessModes"), "at least 1 access mode is required");
             spec.child("selector").selector();
             spec.child("volumeMode").one_of(&["Block", "Filesystem"]);
-            let requests = spec.down(&["resources", "requests"]);
+            let resources = spec.child("resources");
+            let requests = resources.child("requests");
             let storage = requests.child("storage");
             if !storage.is_set() {
-                requests.error(skep_api::field::Error::required(&requests.path().key("storage"), ""));
+                resources.error(skep_api::field::Error::required(&resources.path().key("storage"), ""));
             } else if storage.quantity().is_some_and(|q| q.sign() <= 0) {
                 requests.error(skep_api::field::Error::invalid(
                     &requests.path().key("storage"),

@@ -144,13 +144,13 @@ fn ports(ports: &At<'_>) {
 
 fn claim_host_ports(container: &At<'_>, host_network: bool, taken: &mut BTreeSet<String>) {
     for port in container.child("ports").items() {
-        let host = port.child("hostPort").int().unwrap_or(0);
-        let inside = port.child("containerPort");
-        if host_network && inside.int().unwrap_or(0) != host {
-            inside.invalid("must match `hostPort` when `hostNetwork` is true");
-        }
+        let at = port.child("hostPort");
+        let host = at.int().unwrap_or(0);
         if host == 0 {
             continue;
+        }
+        if host_network && port.child("containerPort").int() != Some(host) {
+            at.invalid("must match `containerPort` when `hostNetwork` is true");
         }
         let claim = format!("{}/{}/{host}", port.child("protocol").text(), port.child("hostIP").text());
         if taken.contains(&claim) {

@@ -15,9 +15,13 @@ pub(in crate::kinds) fn pod(pod: &mut Value) {
     let Some(pod_spec) = pod.get_mut("spec").filter(|s| s.is_object()) else { return };
     spec(pod_spec);
     default_to(pod_spec, &["enableServiceLinks"], true);
+    let host_network = pod_spec.flag(&["hostNetwork"]);
     for list in CONTAINER_LISTS {
         for container in items_mut(pod_spec, &[list]) {
             requests_from_limits(container);
+            if host_network {
+                host_ports(container);
+            }
         }
     }
 }
@@ -39,18 +43,25 @@ pub(in crate::kinds) fn spec(spec: &mut Value) {
     for path in [&["overhead"][..], &["resources", "limits"], &["resources", "requests"]] {
         quantities(spec, path);
     }
-    let host_network = spec.flag(&["hostNetwork"]);
     for list in CONTAINER_LISTS {
-        for container in items_mut(spec, &[list]) {
-            self::container(container, host_network && list != "ephemeralContainers");
-        }
+        items_mut(spec, &[list]).for_each(container);
     }
     for volume in items_mut(spec, &["volumes"]) {
         self::volume(volume);
     }
 }
 
-fn container(container: &mut Value, host_network: bool) {
+/// On the host's network a port is the host's port.
+fn host_ports(container: &mut Value) {
+    for port in items_mut(container, &["ports"]) {
+        if port.int(&["hostPort"]).unwrap_or(0) == 0 {
+            let number = port.int(&["containerPort"]).unwrap_or(0);
+            port.set(&["hostPort"], number);
+        }
+    }
+}
+
+fn container(container: &mut Value) {
     default_text(container, &["terminationMessagePath"], "/dev/termination-log");
     default_text(container, &["terminationMessagePolicy"], "File");
     let policy = if is_latest(container.text(&["image"])) { "Always" } else { "IfNotPresent" };
@@ -61,10 +72,6 @@ fn container(container: &mut Value, host_network: bool) {
     }
     for port in items_mut(container, &["ports"]) {
         default_text(port, &["protocol"], "TCP");
-        if host_network && port.int(&["hostPort"]).unwrap_or(0) == 0 {
-            let number = port.int(&["containerPort"]).unwrap_or(0);
-            port.set(&["hostPort"], number);
-        }
     }
     for variable in items_mut(container, &["env"]) {
         if variable.at(&["valueFrom", "fieldRef"]).is_some() {

@@ -59,11 +59,10 @@ fn by_type(spec: &At<'_>, service: &Value) {
         }
         "LoadBalancer" => {
             for port in spec.child("ports").items() {
-                let number = port.child("port");
-                if number.int() == Some(KUBELET) {
-                    number.invalid(format!(
-                        "may not expose port {KUBELET} externally since it is used by kubelet"
-                    ));
+                if port.child("port").int() == Some(KUBELET) {
+                    let detail =
+                        format!("may not expose port {KUBELET} externally since it is used by kubelet");
+                    port.error(Error::invalid(port.path(), KUBELET, detail));
                 }
             }
         }
