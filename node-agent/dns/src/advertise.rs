@@ -1,11 +1,11 @@
-//! The Service of the cluster's DNS, and this node's endpoints of it.
+//! This node's endpoints of the cluster's DNS.
+//!
+//! The service itself is the API server's: without a selector and local to each node, so that each node's pods
+//! are answered by their own node.
 
 use std::{net::IpAddr, time::Duration};
 
-use k8s_openapi::api::{
-    core::v1::{Node, Service},
-    discovery::v1::EndpointSlice,
-};
+use k8s_openapi::api::{core::v1::Node, discovery::v1::EndpointSlice};
 use serde_json::json;
 use skep_client::{Client, Error, Result};
 use tokio::{sync::watch, time};
@@ -29,34 +29,6 @@ pub struct Advertisement {
     pub addresses: Vec<IpAddr>,
     /// The port, UDP and TCP.
     pub port: u16,
-}
-
-/// The Service that leads to the answerers: without a selector, and local to each node. Made by whoever may,
-/// once a cluster.
-///
-/// # Panics
-/// Never: its fields are those of the type.
-#[must_use]
-pub fn service(cluster_ips: &[IpAddr], port: u16) -> Service {
-    let first = cluster_ips.first().map(ToString::to_string);
-    let port = |name: &str, protocol: &str| json!({"name": name, "port": 53, "protocol": protocol, "targetPort": port});
-    let families: Vec<&str> =
-        cluster_ips.iter().map(|ip| if ip.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
-    let policy = if families.len() > 1 { "RequireDualStack" } else { "SingleStack" };
-    serde_json::from_value(json!({
-        "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": {
-            "k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS", "kubernetes.io/cluster-service": "true"}},
-        "spec": {
-            "type": "ClusterIP",
-            "clusterIP": first,
-            "clusterIPs": cluster_ips,
-            "ipFamilies": families,
-            "ipFamilyPolicy": policy,
-            "internalTrafficPolicy": "Local",
-            "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")],
-        },
-    }))
-    .expect("a service")
 }
 
 /// Keeps this node's EndpointSlices of the DNS service true until cancelled: ready when the answerer is.
@@ -166,24 +138,97 @@ fn same(there: &EndpointSlice, wanted: &EndpointSlice) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        collections::BTreeMap,
+        sync::{
+            Arc, Mutex,
+            atomic::{AtomicU32, Ordering},
+        },
+    };
+
+    use axum::{
+        Json, Router,
+        extract::Path,
+        http::StatusCode,
+        routing::{get, post},
+    };
+    use serde_json::Value;
+
     use super::*;
 
-    #[test]
-    fn the_service_and_its_slices_fit_together() {
-        let ips: Vec<IpAddr> = ["10.96.0.10", "fd00::a"].map(|ip| ip.parse().expect("an address")).into();
-        let made = service(&ips, 10053);
-        let spec = made.spec.expect("a spec");
-        assert_eq!(spec.selector, None);
-        assert_eq!(spec.internal_traffic_policy.as_deref(), Some("Local"));
-        assert_eq!(spec.ip_family_policy.as_deref(), Some("RequireDualStack"));
-        let what = Advertisement { node_name: "n1".into(), addresses: ips.clone(), port: 10053 };
-        let one = slice(&what, "IPv4", &ips[..1], true, Some("uid"));
-        let names = |ports: Vec<Option<String>>| ports.into_iter().flatten().collect::<Vec<_>>();
-        assert_eq!(
-            names(one.ports.clone().expect("ports").into_iter().map(|port| port.name).collect()),
-            names(spec.ports.expect("ports").into_iter().map(|port| port.name).collect()),
-        );
-        assert!(same(&one, &one.clone()));
-        assert!(!same(&one, &slice(&what, "IPv4", &ips[..1], false, Some("uid"))));
+    /// The slices that the API holds, by name, and how often they were written.
+    #[derive(Default)]
+    struct FakeApi {
+        slices: Mutex<BTreeMap<String, Value>>,
+        writes: AtomicU32,
+    }
+
+    impl FakeApi {
+        fn client(self: &Arc<Self>) -> Client {
+            let folder = "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices";
+            let (reads, creates, replaces) = (Arc::clone(self), Arc::clone(self), Arc::clone(self));
+            let read = move |Path(name): Path<String>| async move {
+                match reads.slices.lock().expect("not poisoned").get(&name) {
+                    Some(slice) => (StatusCode::OK, Json(slice.clone())),
+                    None => absent(),
+                }
+            };
+            let create = move |Json(slice): Json<Value>| async move {
+                let name = slice["metadata"]["name"].as_str().expect("a name").to_owned();
+                (StatusCode::CREATED, Json(creates.write(name, slice)))
+            };
+            let replace = move |Path(name): Path<String>, Json(slice): Json<Value>| async move {
+                Json(replaces.write(name, slice))
+            };
+            let node =
+                json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "uid": "node-uid"}});
+            let router = Router::new()
+                .route(folder, post(create))
+                .route(&format!("{folder}/{{name}}"), get(read).put(replace))
+                .route("/api/v1/nodes/n1", get(|| async { Json(node) }))
+                .fallback(|| async { absent() });
+            Client::in_process(router, skep_api::user::UserInfo::default())
+        }
+
+        fn write(&self, name: String, mut slice: Value) -> Value {
+            let count = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
+            slice["metadata"]["resourceVersion"] = count.to_string().into();
+            self.slices.lock().expect("not poisoned").insert(name, slice.clone());
+            slice
+        }
+
+        fn ready(&self, name: &str) -> Value {
+            self.slices.lock().expect("not poisoned")[name]["endpoints"][0]["conditions"]["ready"].clone()
+        }
+    }
+
+    fn absent() -> (StatusCode, Json<Value>) {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404});
+        (StatusCode::NOT_FOUND, Json(status))
+    }
+
+    #[tokio::test]
+    async fn a_slice_a_family_follows_readiness_and_is_written_only_when_it_changes() {
+        let api = Arc::new(FakeApi::default());
+        let client = api.client();
+        let addresses = ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().expect("an address")).into();
+        let what = Advertisement { node_name: "n1".into(), addresses, port: 10053 };
+        for ready in [false, true] {
+            for _ in 0..2 {
+                publish(&client, &what, ready).await.expect("is published");
+            }
+            for name in ["kube-dns-n1-ipv4", "kube-dns-n1-ipv6"] {
+                assert_eq!(api.ready(name), ready);
+            }
+        }
+        assert_eq!(api.writes.load(Ordering::Relaxed), 4, "two made, two changed");
+        let slices = api.slices.lock().expect("not poisoned");
+        let one = &slices["kube-dns-n1-ipv4"];
+        assert_eq!(one["metadata"]["labels"][SERVICE_LABEL], NAME);
+        assert_eq!(one["metadata"]["ownerReferences"][0]["uid"], "node-uid");
+        assert_eq!(one["endpoints"][0]["nodeName"], "n1");
+        let ports: Vec<_> =
+            one["ports"].as_array().expect("ports").iter().map(|port| &port["name"]).collect();
+        assert_eq!(ports, ["dns", "dns-tcp"]);
     }
 }

@@ -19,7 +19,7 @@ mod resolv_conf;
 mod serve;
 mod sharded;
 
-pub use advertise::{Advertisement, advertise, service};
+pub use advertise::{Advertisement, advertise};
 pub use answer::answer;
 pub use config::{DnsConfig, Error, Result};
 pub use index::{Index, ServiceKey, Zone};
