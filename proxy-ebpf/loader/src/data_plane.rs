@@ -235,8 +235,11 @@ impl DataPlane {
 
     /// Destroys the translated sockets to backends that are gone, here and in each of `namespaces`.
     pub fn destroy_sockets(&self, gone: &[Gone], namespaces: &[PathBuf]) -> Destroyed {
-        // A map that cannot be read must not spare a socket that talks to nobody.
-        sockets::destroy(gone, namespaces, &|key| !matches!(self.services.reverse.get(key), Ok(None)))
+        sockets::destroy(gone, namespaces, &|key, set| match self.services.reverse.get(key) {
+            Ok(reverse) => reverse.is_some_and(|reverse| reverse.set == set),
+            // A map that cannot be read must not spare a socket that talks to nobody.
+            Err(_) => true,
+        })
     }
 
     /// Runs an attached-to-nothing copy of a tc program on a packet; for tests and measurements.

@@ -15,9 +15,11 @@ use skep_ebpf_abi::{Addr, TCP, UDP};
 use crate::error::{Error, Result};
 use crate::sys;
 
-/// A backend that no longer serves.
+/// A backend that no longer serves a set.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Gone {
+    /// The set; sockets that came through another set keep the backend.
+    pub set: u32,
     /// Its address.
     pub addr: Addr,
     /// Its port.
@@ -25,6 +27,9 @@ pub struct Gone {
     /// The transport protocol's number.
     pub protocol: u8,
 }
+
+/// Whether a socket was translated through a set.
+pub(crate) type CameThrough<'a> = &'a (dyn Fn(&ReverseKey, u32) -> bool + Sync);
 
 /// What a visit to all namespaces gave.
 #[derive(Debug, Default)]
@@ -36,12 +41,8 @@ pub struct Destroyed {
 }
 
 /// Destroys, in this namespace and in each of `namespaces`, the translated sockets to `gone`. UDP comes first:
-/// TCP at least notices some day. Whether a socket was translated, `is_translated` says.
-pub(crate) fn destroy(
-    gone: &[Gone],
-    namespaces: &[PathBuf],
-    is_translated: &(dyn Fn(&ReverseKey) -> bool + Sync),
-) -> Destroyed {
+/// TCP at least notices some day.
+pub(crate) fn destroy(gone: &[Gone], namespaces: &[PathBuf], came_through: CameThrough<'_>) -> Destroyed {
     let mut total = Destroyed::default();
     if gone.is_empty() {
         return total;
@@ -51,14 +52,14 @@ pub(crate) fn destroy(
         if wanted.is_empty() {
             continue;
         }
-        visit(&wanted, protocol, is_translated, &mut total);
+        visit(&wanted, protocol, came_through, &mut total);
         for namespace in namespaces {
             // A thread of its own: the namespace of a thread that runs other work must not change.
             std::thread::scope(|scope| {
                 let visit = scope.spawn(|| {
                     let mut found = Destroyed::default();
                     match enter(namespace) {
-                        Ok(()) => visit(&wanted, protocol, is_translated, &mut found),
+                        Ok(()) => visit(&wanted, protocol, came_through, &mut found),
                         Err(error) => found.failures.push(error),
                     }
                     found
@@ -82,12 +83,7 @@ fn enter(namespace: &PathBuf) -> Result<()> {
     setns(file, CloneFlags::CLONE_NEWNET).map_err(|errno| Error::kernel(action(), errno.into()))
 }
 
-fn visit(
-    gone: &[Gone],
-    protocol: u8,
-    is_translated: &(dyn Fn(&ReverseKey) -> bool + Sync),
-    total: &mut Destroyed,
-) {
+fn visit(gone: &[Gone], protocol: u8, came_through: CameThrough<'_>, total: &mut Destroyed) {
     let netlink = match sys::open_diag() {
         Ok(netlink) => netlink,
         Err(error) => return total.failures.push(Error::kernel("opening a socket for diagnosis", error)),
@@ -102,9 +98,12 @@ fn visit(
         };
         for socket in sockets {
             let (addr, port_be) = (socket.peer(), socket.peer_port_be());
-            if !gone.iter().any(|gone| gone.addr == addr && gone.port_be == port_be)
-                || !is_translated(&ReverseKey::new(socket.cookie(), addr, port_be))
-            {
+            let mut sets = gone.iter().filter(|gone| gone.addr == addr && gone.port_be == port_be).peekable();
+            if sets.peek().is_none() {
+                continue;
+            }
+            let key = ReverseKey::new(socket.cookie(), addr, port_be);
+            if !sets.any(|gone| came_through(&key, gone.set)) {
                 continue;
             }
             match sys::destroy_socket(&netlink, &socket) {
