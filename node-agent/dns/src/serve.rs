@@ -40,6 +40,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// # Errors
 /// When it cannot listen, or the server ends by itself.
 pub async fn run(config: DnsConfig, client: Client, cancel: CancellationToken) -> Result<()> {
+    // The caller's token may be others' too: only what is started here is stopped here.
+    let cancel = cancel.child_token();
     let zone = Zone::new(&config.cluster_domain, config.reverse_ranges.clone(), config.ttl)?;
     let handler = Handler::new(zone.clone());
     let (published, forwarder) = (Arc::clone(&handler.published), Arc::clone(&handler.forwarder));

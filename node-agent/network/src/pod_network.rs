@@ -307,16 +307,18 @@ impl Node {
     /// One level-triggered pass: whatever of the node's side is not as wanted is made so.
     pub(crate) async fn repair(&self, strays: Strays) -> Result<()> {
         let seen = self.netlink.observe().await?;
-        let broken = self.repair_node(&seen, strays).await?;
-        self.follow_uplinks(&seen).await?;
+        // What fails in one place does not hold up the repair of another; the first error is told at the end.
+        let (broken, mut outcome) = self.repair_node(&seen, strays).await;
+        outcome = outcome.and(self.follow_uplinks(&seen).await);
         for uid in broken {
             let _exclusive = self.locks.lock(&uid).await;
             // Asked again under the lock: a teardown may have come in between.
             let Some(record) = self.ready.read().await.get(&uid).cloned() else { continue };
             tracing::warn!(uid, interface = record.host_interface, "pod interface is gone; making it again");
-            self.realise(&record).await?;
+            let realised = self.realise(&record).await;
+            outcome = outcome.and(realised);
         }
-        Ok(())
+        outcome
     }
 
     /// Keeps the uplink programs on the interfaces that lead out, as these come and go.
@@ -345,7 +347,7 @@ impl Node {
     }
 
     /// Repairs what is on the node's side alone; returns the pods whose interface is gone.
-    async fn repair_node(&self, seen: &Seen, strays: Strays) -> Result<Vec<String>> {
+    async fn repair_node(&self, seen: &Seen, strays: Strays) -> (Vec<String>, Result<()>) {
         let ready = self.ready.read().await;
         let peers = self.peers.read().await;
         let wanted =
@@ -357,15 +359,12 @@ impl Node {
             ops.retain(|op| !plan::is_peer_route_deletion(op));
         }
         let repaired = ops.len();
-        self.netlink.apply(&ops).await?;
+        let outcome = self.netlink.apply(&ops).await;
         if repaired > 0 {
             tracing::debug!(repaired, "node routes and interfaces repaired");
         }
-        Ok(ready
-            .values()
-            .filter(|record| !seen.links.contains_key(&record.host_interface))
-            .map(|record| record.uid.clone())
-            .collect())
+        let gone = ready.values().filter(|record| !seen.links.contains_key(&record.host_interface));
+        (gone.map(|record| record.uid.clone()).collect(), outcome)
     }
 }
 

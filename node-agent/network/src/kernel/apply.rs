@@ -34,25 +34,34 @@ pub(super) fn is_pod_gateway(ip: IpAddr) -> bool {
 }
 
 impl Netlink {
-    /// Carries out the steps in order, stopping at the first that fails.
+    /// Carries out the steps in order. One that fails does not hold up the others: a gateway that cannot be
+    /// reached must not cost a pod its route. The first error is returned at the end.
     pub(crate) async fn apply(&self, ops: &[Op]) -> Result<()> {
         if ops.is_empty() {
             return Ok(());
         }
         let indexes: Indexes =
             self.links().await?.into_iter().map(|(name, link)| (name, link.index)).collect();
+        let mut outcome = Ok(());
         for op in ops {
             tracing::trace!(?op, "network step");
-            match op {
-                Op::DeleteLink(name) => self.delete_link(name, &indexes).await?,
-                Op::SetLink(link) => self.set_link(link, &indexes).await?,
-                Op::AddAddress(address) => self.add_address(address, &indexes).await?,
-                Op::ReplaceNeighbour(neighbour) => self.replace_neighbour(neighbour, &indexes).await?,
-                Op::ReplaceRoute(route) => self.replace_route(route, &indexes).await?,
-                Op::DeleteRoute(route) => self.delete_route(route, &indexes).await?,
+            if let Err(error) = self.step(op, &indexes).await {
+                tracing::debug!(?op, error = &error as &dyn std::error::Error, "network step failed");
+                outcome = outcome.and(Err(error));
             }
         }
-        Ok(())
+        outcome
+    }
+
+    async fn step(&self, op: &Op, indexes: &Indexes) -> Result<()> {
+        match op {
+            Op::DeleteLink(name) => self.delete_link(name, indexes).await,
+            Op::SetLink(link) => self.set_link(link, indexes).await,
+            Op::AddAddress(address) => self.add_address(address, indexes).await,
+            Op::ReplaceNeighbour(neighbour) => self.replace_neighbour(neighbour, indexes).await,
+            Op::ReplaceRoute(route) => self.replace_route(route, indexes).await,
+            Op::DeleteRoute(route) => self.delete_route(route, indexes).await,
+        }
     }
 
     async fn delete_link(&self, name: &str, indexes: &Indexes) -> Result<()> {

@@ -3,6 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
+use skep_network::Peer;
+use skep_tests::Segment;
 
 use super::{TestNode, eventually, fake, pod};
 
@@ -84,4 +86,29 @@ fn routes_of_others_are_left_alone() -> Result<()> {
     ensure!(node.ip("route")?.contains("192.0.2.0/24"), "a stranger's route is gone");
     ensure!(node.ip("link")?.contains("other-peer"), "a stranger's device is gone");
     Ok(())
+}
+
+#[test]
+fn a_peer_out_of_reach_costs_nobody_else_a_route() -> Result<()> {
+    if !skep_tests::require("a_peer_out_of_reach_costs_nobody_else_a_route") {
+        return Ok(());
+    }
+    let (node, segment) = (TestNode::new("far-peer")?, Segment::new("far-peer-segment")?);
+    segment.plug(&node.netbox, &["192.168.10.1/24".parse()?])?;
+    let peer = |cidr: &str, ip: &str| -> Result<Peer> {
+        Ok(Peer { pod_cidrs: vec![cidr.parse()?], node_ips: vec![ip.parse()?] })
+    };
+    let peers = vec![peer("10.244.7.0/24", "203.0.113.1")?, peer("10.244.8.0/24", "192.168.10.8")?];
+    node.test(|network| {
+        let node = &node;
+        async move {
+            ensure!(network.set_peers(peers).await.is_err(), "a gateway that is on no segment");
+            ensure!(node.ip("route")?.contains("10.244.8.0/24 via 192.168.10.8"), "{}", node.ip("route")?);
+            let made = network.setup(&pod("a")).await?;
+            let route = format!("{} dev", made.ips[0]);
+            node.ip(&format!("route del {}", made.ips[0]))?;
+            eventually("the pod's route", LIMIT, || Ok(node.ip("route")?.contains(&route))).await?;
+            Ok(())
+        }
+    })
 }
