@@ -52,8 +52,16 @@ impl<K: Stored> Informer<K> {
     where
         F: Fn(Option<&Arc<K>>, Option<&Arc<K>>) + Send + Sync + 'static,
     {
-        self.callbacks.push(Box::new(callback));
+        self.add_callback(callback);
         self
+    }
+
+    /// Like `on_change`, for an informer several parties share before it is started.
+    pub fn add_callback<F>(&mut self, callback: F)
+    where
+        F: Fn(Option<&Arc<K>>, Option<&Arc<K>>) + Send + Sync + 'static,
+    {
+        self.callbacks.push(Box::new(callback));
     }
 
     /// Keeps an index: `Store::indexed(key)` gives the objects for which `keys` holds that key.
@@ -144,6 +152,7 @@ impl<K: Stored> Informer<K> {
             let changes = self.writer.put(item);
             self.report(&changes);
         }
+        self.writer.set_revision(&revision);
         self.writer.bump();
         Ok(revision)
     }
@@ -182,6 +191,7 @@ impl<K: Stored> Informer<K> {
                 WatchEvent::Bookmark { resource_version, .. } => (Some(resource_version), Vec::new()),
             };
             if let Some(revision) = revision.filter(|r| !r.is_empty()) {
+                self.writer.set_revision(&revision);
                 *at = revision;
             }
             if !changes.is_empty() {

@@ -1,6 +1,7 @@
 //! What an informer knows: written by its one task, read by anybody.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
@@ -20,6 +21,7 @@ struct Objects<K> {
 struct Shared<K> {
     objects: RwLock<Objects<K>>,
     generation: watch::Sender<u64>,
+    revision: AtomicU64,
     synced: watch::Sender<bool>,
 }
 
@@ -97,6 +99,11 @@ impl<K: Stored> Store<K> {
         let _closed = synced.wait_for(|synced| *synced).await;
     }
 
+    /// The revision of the cluster the store has reached: every change of its objects up to there is in.
+    pub fn revision(&self) -> u64 {
+        self.shared.revision.load(Ordering::Acquire)
+    }
+
     /// A counter that grows with every change (a burst may show as one step).
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.shared.generation.subscribe()
@@ -117,6 +124,7 @@ impl<K: Stored> Writer<K> {
         let shared = Shared {
             objects: RwLock::new(objects),
             generation: watch::Sender::new(0),
+            revision: AtomicU64::new(0),
             synced: watch::Sender::new(false),
         };
         Self { shared: Arc::new(shared), index: None }
@@ -194,6 +202,12 @@ impl<K: Stored> Writer<K> {
 
     pub(super) fn set_synced(&self) {
         self.shared.synced.send_replace(true);
+    }
+
+    pub(super) fn set_revision(&self, revision: &str) {
+        if let Ok(revision) = revision.parse() {
+            self.shared.revision.store(revision, Ordering::Release);
+        }
     }
 
     pub(super) fn bump(&self) {
