@@ -137,9 +137,8 @@ impl ExecSession {
     }
 
     /// Tells the process that there is no more input. The shim holds the FIFO open too: both ends must go.
-    /// Who took [`ExecSession::stdin`] out drops it before.
-    pub async fn close_stdin(&mut self) -> Result<()> {
-        self.stdin = None;
+    /// The caller drops [`ExecSession::stdin`] before.
+    pub async fn close_stdin(&self) -> Result<()> {
         self.runtime.close_stdin(&self.container, &self.id).await
     }
 

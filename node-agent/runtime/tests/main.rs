@@ -158,6 +158,7 @@ async fn exec_has_streams_codes_and_terminals() {
 
             let mut session = run("cat; echo end", true, false).await;
             session.stdin.as_mut().unwrap().write_all(b"typed\n").await.unwrap();
+            session.stdin = None;
             session.close_stdin().await.unwrap();
             let mut out = String::new();
             session.stdout.take().unwrap().read_to_string(&mut out).await.unwrap();
