@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use nix::{
+    mount::{MntFlags, umount2},
     sched::{CloneFlags, setns},
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -22,6 +23,11 @@ use crate::{cgroup::CgroupTree, ip, reaper};
 
 /// Where `ip netns` and `skep --netns` look for names.
 pub(crate) const NETNS_DIR: &str = "/run/netns";
+
+/// Where boxes have their folders.
+pub(crate) const RUN_DIR: &str = "/run/skep-tests";
+/// Where boxes may pin eBPF maps and links, each in a folder of its name.
+pub(crate) const BPF_DIR: &str = "/sys/fs/bpf";
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
@@ -79,6 +85,16 @@ impl NetBox {
     #[must_use]
     pub fn cgroup(&self) -> Option<&CgroupTree> {
         self.cgroup.as_ref()
+    }
+
+    /// A folder of the box's own, gone with it, whatever is mounted in it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn dir(&self) -> Result<PathBuf> {
+        let dir = Path::new(RUN_DIR).join(&self.name);
+        std::fs::create_dir_all(&dir).with_context(|| format!("create folder {}", dir.display()))?;
+        Ok(dir)
     }
 
     /// Runs `ip` with the words of `arguments` inside.
@@ -162,10 +178,27 @@ impl Drop for NetBox {
     fn drop(&mut self) {
         // Before the namespace's processes: those of the cgroup are a superset where there is one.
         drop(self.cgroup.take());
-        if let Err(error) = remove_namespace(&self.name) {
-            eprintln!("namespace {} stays: {error:#}", self.name);
+        for removed in [remove_namespace(&self.name), remove_dir(&Path::new(RUN_DIR).join(&self.name))] {
+            if let Err(error) = removed {
+                eprintln!("box {} leaves something behind: {error:#}", self.name);
+            }
         }
     }
+}
+
+/// Unmounts everything below a folder and removes it. Absent is success.
+pub(crate) fn remove_dir(dir: &Path) -> Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    let table = std::fs::read_to_string("/proc/self/mountinfo").context("read the mount table")?;
+    let mounts = table.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new);
+    // Later mounts may lie on earlier ones.
+    let below: Vec<&Path> = mounts.filter(|mount| mount.starts_with(dir)).collect();
+    for mount in below.into_iter().rev() {
+        umount2(mount, MntFlags::MNT_DETACH).with_context(|| format!("unmount {}", mount.display()))?;
+    }
+    std::fs::remove_dir_all(dir).with_context(|| format!("remove folder {}", dir.display()))
 }
 
 /// Kills the processes inside a namespace and removes its name. Absent is success.

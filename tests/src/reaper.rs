@@ -2,11 +2,11 @@
 
 use std::{fs, path::Path, sync::Once};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::{
     cgroup,
-    netbox::{NETNS_DIR, remove_namespace},
+    netbox::{BPF_DIR, NETNS_DIR, RUN_DIR, remove_dir, remove_namespace},
 };
 
 const PREFIX: &str = "skt";
@@ -27,7 +27,7 @@ fn is_leftover(name: &str) -> bool {
     maker(name).is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
 }
 
-/// Removes the namespaces and cgroups of runs that are dead. Returns their names.
+/// Removes the namespaces, cgroups, folders and eBPF pins of runs that are dead. Returns their names.
 ///
 /// # Errors
 /// When one cannot be removed; the others are still tried.
@@ -44,7 +44,18 @@ pub fn reap() -> Result<Vec<String>> {
         outcome = outcome.and(remove_namespace(&name));
         reaped.push(name);
     }
+    for (folder, remove) in [(RUN_DIR, remove_dir as fn(&Path) -> Result<()>), (BPF_DIR, remove_pins)] {
+        for name in leftovers(Path::new(folder)) {
+            outcome = outcome.and(remove(&Path::new(folder).join(&name)));
+            reaped.push(name);
+        }
+    }
     outcome.map(|()| reaped)
+}
+
+/// Pins go one by one: nothing is ever mounted among them.
+fn remove_pins(folder: &Path) -> Result<()> {
+    fs::remove_dir_all(folder).with_context(|| format!("remove pins {}", folder.display()))
 }
 
 fn leftovers(folder: &Path) -> Vec<String> {

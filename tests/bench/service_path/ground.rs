@@ -16,7 +16,6 @@ use skep_ebpf_abi::{
 use skep_ebpf_loader::{DataPlane, LoadOptions, tables::Change};
 use skep_network::{NetworkConfig, PodAttachment, PodDataPath, PodNetwork, PodRequest};
 use skep_tests::{NetBox, cgroup::CgroupTree, netbox::command_in};
-use tempfile::TempDir;
 
 use crate::rules::{self, Service};
 
@@ -185,7 +184,6 @@ struct TestNode {
     cgroup: Arc<CgroupTree>,
     netbox: NetBox,
     pins: PathBuf,
-    _dir: TempDir,
 }
 
 impl TestNode {
@@ -208,7 +206,8 @@ impl TestNode {
         label: &str,
         load: impl FnOnce(&CgroupTree, &Path) -> Result<Option<Arc<DataPlane>>> + Send,
     ) -> Result<Self> {
-        let (netbox, dir) = (NetBox::new(label)?, tempfile::tempdir()?);
+        let netbox = NetBox::new(label)?;
+        let dir = netbox.dir()?;
         let cgroup = Arc::new(CgroupTree::create(netbox.name())?);
         let pins = Path::new("/sys/fs/bpf").join(netbox.name());
         netbox.ip("address add 192.168.77.1/32 dev lo")?;
@@ -216,8 +215,8 @@ impl TestNode {
         let (data_plane, config, pods) = netbox.run_async(|| async {
             let data_plane = load(&cgroup, &pins)?;
             let config = NetworkConfig {
-                run_dir: dir.path().join("run"),
-                state_dir: dir.path().join("state"),
+                run_dir: dir.join("run"),
+                state_dir: dir.join("state"),
                 pod_cidrs: vec!["10.244.1.0/24".parse()?],
                 service_cidrs: vec!["10.96.0.0/12".parse()?],
                 node_ips: vec!["192.168.77.1".parse()?],
@@ -229,7 +228,7 @@ impl TestNode {
             let pods = [network.setup(&pod("client")).await?, network.setup(&pod("server")).await?];
             anyhow::Ok((data_plane, config, pods))
         })??;
-        Ok(Self { pods, data_plane, config, cgroup, netbox, pins, _dir: dir })
+        Ok(Self { pods, data_plane, config, cgroup, netbox, pins })
     }
 
     /// The services. The first two are dialled; all have the same shape.

@@ -26,8 +26,10 @@ fn a_command_runs_in_the_namespace_and_in_every_cgroup_and_all_goes_with_the_box
     let mut stays = made.command("sleep").arg("1000").spawn()?;
     let folders: Vec<_> = hierarchies()?.iter().map(|hierarchy| hierarchy.root.join(&name)).collect();
     assert!(folders.iter().all(|folder| folder.is_dir()));
+    let dir = made.dir()?;
+    succeed(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&dir))?;
     drop(made);
-    assert!(!path.exists());
+    assert!(!path.exists() && !dir.exists());
     assert!(!folders.iter().any(|folder| folder.exists()), "a cgroup is left");
     assert!(!stays.wait()?.success(), "it was killed");
     Ok(())

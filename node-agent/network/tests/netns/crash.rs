@@ -31,7 +31,7 @@ fn killed_at_any_moment_nothing_leaks_and_no_address_is_given_twice() -> Result<
     let mut removed = 0;
     for round in 0..ROUNDS {
         let mut command: Command = node.netbox.command(env::current_exe()?);
-        command.args(["--exact", &format!("crash::{name}"), "--nocapture"]).env(VICTIM, node.dir.path());
+        command.args(["--exact", &format!("crash::{name}"), "--nocapture"]).env(VICTIM, &node.dir);
         let mut victim = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
         std::thread::sleep(Duration::from_millis(60 + 37 * round));
         // `nsenter` and the shell have become the victim: it is this very process.

@@ -43,8 +43,8 @@ fn setup_and_teardown_are_idempotent_and_leave_nothing() -> Result<()> {
     })?;
     let after = (node.ip("link")?, node.ip("route show table all")?, node.ip("-6 route")?);
     ensure!(after == before, "purge left something:\n{after:?}\n{before:?}");
-    let left = std::fs::read_dir(node.dir.path().join("run"))?.count()
-        + std::fs::read_dir(node.dir.path().join("state"))?.count();
+    let left =
+        std::fs::read_dir(node.dir.join("run"))?.count() + std::fs::read_dir(node.dir.join("state"))?.count();
     ensure!(left == 0, "purge left files");
     Ok(())
 }

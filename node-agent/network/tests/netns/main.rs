@@ -10,7 +10,7 @@ mod traffic;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -18,20 +18,20 @@ use std::{
 use anyhow::Result;
 use skep_network::{DataPathError, NetworkConfig, PodDataPath, PodEndpoint, PodNetwork, PodRequest};
 use skep_tests::NetBox;
-use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 /// A node with its folders.
 struct TestNode {
     netbox: NetBox,
-    dir: TempDir,
+    dir: PathBuf,
     config: NetworkConfig,
 }
 
 impl TestNode {
     fn new(label: &str) -> Result<Self> {
-        let (netbox, dir) = (NetBox::new(label)?, tempfile::tempdir()?);
-        let config = Self::config_in(dir.path())?;
+        let netbox = NetBox::new(label)?;
+        let dir = netbox.dir()?;
+        let config = Self::config_in(&dir)?;
         Ok(Self { netbox, dir, config })
     }
 
