@@ -1,0 +1,229 @@
+//! Puts the agent together: runtime, Node, data plane, network, proxy, DNS, pods, kubelet API.
+//!
+//! The order is the order of needs: the Node must exist before it can be given pod ranges, those before the
+//! network, that before the first pod. What does not need one another starts side by side.
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use skep_agent_core::files::ClusterDns;
+use skep_client::{Informer, ListParams, Store, events::Recorder};
+use skep_dns::{Advertisement, DnsConfig, advertise};
+use skep_ebpf_loader::{DataPlane, LoadOptions};
+use skep_network::{NetworkConfig, PodDataPath, PodNetwork};
+use skep_runtime::{Runtime, cgroup::Hierarchies};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    AgentConfig, Error, housekeeping,
+    metrics::Metrics,
+    node::{Health, Machine, Registration, all, peers},
+    pods::{Directory, Kubelet, Manager, NodeSettings, SharedTools, Tools},
+    server,
+    volumes::Volumes,
+};
+
+/// Runs the agent until cancelled. Containers, containerd, the network and the data plane stay when it ends.
+///
+/// # Errors
+/// When something that the node cannot be without does not start, or ends.
+pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), Error> {
+    let tracker = TaskTracker::new();
+    let own = cancel.child_token();
+    let result = start(config, &tracker, &own).await;
+    own.cancel();
+    tracker.close();
+    tracker.wait().await;
+    result
+}
+
+async fn start(config: AgentConfig, tracker: &TaskTracker, cancel: &CancellationToken) -> Result<(), Error> {
+    for dir in [&config.state_dir, &config.run_dir, &config.log_dir] {
+        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+    }
+    if let Some(group) = &config.cgroup {
+        Hierarchies::probe()?.make_room(group)?;
+    }
+    let machine = Machine::probe(&config.state_dir);
+    let runtime = Runtime::start(config.runtime(), tracker.clone(), cancel.clone()).await?;
+    let version = runtime.version().await?;
+    let registration = Arc::new(Registration::new(config.clone(), machine.clone(), version));
+    let Some(_) = cancel.run_until_cancelled(registration.register()).await else { return Ok(()) };
+
+    let health = watch::Sender::new(Health {
+        ready: Err("container runtime network not ready: waiting for the pod network".to_owned()),
+        images: Vec::new(),
+    });
+    {
+        let (registration, health, cancel) = (registration.clone(), health.subscribe(), cancel.clone());
+        tracker.spawn(async move { registration.heartbeat(health, cancel).await });
+    }
+    let data_plane = load_data_plane(&config).await?;
+    let Some(cidrs) = cancel.run_until_cancelled(registration.pod_cidrs()).await else { return Ok(()) };
+    let network = pod_network(&config, &cidrs, data_plane.clone()).await?;
+
+    let client = config.client.clone();
+    let nodes = Informer::new(client.all::<Node>(), all()).spawn(tracker, cancel.clone());
+    let services = Informer::new(client.all::<Service>(), ListParams::default()).spawn(tracker, cancel.clone());
+    let pods = Informer::new(
+        client.all::<Pod>(),
+        ListParams::fields(format!("spec.nodeName={}", config.node_name)),
+    )
+    .spawn(tracker, cancel.clone());
+
+    let recorder = Recorder::spawn(client.clone(), "kubelet", &config.node_name, tracker, cancel.clone());
+    let pods_dir = config.state_dir.join("pods");
+    let tools: SharedTools = Arc::new(Tools {
+        volumes: Volumes::new(client.clone(), pods_dir.clone(), machine.node_facts()),
+        client,
+        runtime,
+        network,
+        recorder,
+        services,
+        directory: Directory::default(),
+        pulls: Default::default(),
+        metrics: Metrics::new(),
+        node: NodeSettings {
+            ips: config.node_ips.clone(),
+            facts: machine.node_facts(),
+            memory_capacity: machine.memory,
+            run_dir: config.run_dir.clone(),
+            pods_dir,
+            log_dir: config.log_dir.clone(),
+            cgroup: config.pods_cgroup(),
+            dns: ClusterDns { servers: config.cluster_dns.clone(), domain: config.cluster_domain.clone() },
+            resolv_conf: config.resolv_conf.clone(),
+        },
+    });
+
+    spawn_routes(tracker, cancel, tools.clone(), nodes, config.node_name.clone());
+    spawn_dns(tracker, cancel, &config)?;
+    {
+        let (tools, health, cancel) = (tools.clone(), health.clone(), cancel.clone());
+        tracker.spawn(async move {
+            cancel.run_until_cancelled(housekeeping::run(tools, health)).await;
+        });
+    }
+    health.send_modify(|health| health.ready = Ok(()));
+    tracing::info!(node = config.node_name, pod_cidrs = ?cidrs, "the node is ready for pods");
+
+    let kubelet = Arc::new(Kubelet(tools.clone()));
+    let serve = server::serve(config.kubelet_listen, config.kubelet_tls.clone(), kubelet, cancel.child_token());
+    let manage = Manager::new(tools, pods).run(cancel.child_token());
+    // Each ends by the token; the first failure ends the agent.
+    tokio::try_join!(async { serve.await.map_err(Error::from) }, manage)?;
+    Ok(())
+}
+
+async fn load_data_plane(config: &AgentConfig) -> Result<Option<Arc<DataPlane>>, Error> {
+    if !config.data_plane {
+        return Ok(None);
+    }
+    let options = LoadOptions {
+        pin_dir: config.pin_dir.clone(),
+        cgroup: config.cgroup.as_ref().map(|c| Path::new(c.trim_matches('/')).to_path_buf()),
+        map_sizes: Default::default(),
+    };
+    // Loading compiles for the kernel: hundreds of milliseconds of CPU.
+    let loaded = tokio::task::spawn_blocking(move || DataPlane::load(options))
+        .await
+        .map_err(|e| Error::Config(e.to_string()))??;
+    loaded.set_node_addresses(&config.node_ips)?;
+    Ok(Some(Arc::new(loaded)))
+}
+
+async fn pod_network(
+    config: &AgentConfig,
+    cidrs: &[String],
+    data_plane: Option<Arc<DataPlane>>,
+) -> Result<PodNetwork, Error> {
+    let parse = |list: &[String]| {
+        list.iter()
+            .map(|c| c.parse().map_err(|e| Error::Config(format!("range {c:?}: {e}"))))
+            .collect::<Result<Vec<_>, Error>>()
+    };
+    Ok(PodNetwork::new(NetworkConfig {
+        run_dir: config.run_dir.clone(),
+        state_dir: config.state_dir.clone(),
+        pod_cidrs: parse(cidrs)?,
+        service_cidrs: parse(&config.service_cidrs)?,
+        cluster_cidrs: parse(&config.cluster_cidrs)?,
+        node_ips: config.node_ips.clone(),
+        mtu: config.mtu,
+        data_plane: data_plane.map(|plane| plane as Arc<dyn PodDataPath>),
+    })
+    .await?)
+}
+
+/// Follows the other nodes with routes to their pods.
+fn spawn_routes(
+    tracker: &TaskTracker,
+    cancel: &CancellationToken,
+    tools: SharedTools,
+    nodes: Store<Node>,
+    own: String,
+) {
+    let cancel = cancel.clone();
+    tracker.spawn(async move {
+        let follow = async {
+            let mut changes = nodes.subscribe();
+            nodes.synced().await;
+            let mut set = None;
+            loop {
+                changes.borrow_and_update();
+                let wanted = peers(&nodes.list(), &own);
+                if set.as_ref() != Some(&wanted) {
+                    match tools.network.set_peers(wanted.clone()).await {
+                        Ok(()) => set = Some(wanted),
+                        Err(error) => tracing::warn!(%error, "routes to other nodes"),
+                    }
+                }
+                // Cancel-safe: waits only. A refused route is tried again with the next look.
+                tokio::select! {
+                    changed = changes.changed() => if changed.is_err() { return },
+                    () = tokio::time::sleep(std::time::Duration::from_secs(30)) => {}
+                }
+            }
+        };
+        cancel.run_until_cancelled(follow).await;
+    });
+}
+
+fn spawn_dns(tracker: &TaskTracker, cancel: &CancellationToken, config: &AgentConfig) -> Result<(), Error> {
+    if config.cluster_dns.is_empty() {
+        return Ok(());
+    }
+    let listen: Vec<SocketAddr> =
+        config.node_ips.iter().map(|ip| SocketAddr::new(*ip, config.dns_port)).collect();
+    let mut dns = DnsConfig::new(listen);
+    dns.cluster_domain.clone_from(&config.cluster_domain);
+    dns.resolv_conf = Some(config.resolv_conf.clone());
+    dns.own_addresses.clone_from(&config.cluster_dns);
+    for range in config.service_cidrs.iter().chain(&config.cluster_cidrs) {
+        let parsed = range.parse().map_err(|e| Error::Config(format!("range {range:?}: {e}")))?;
+        dns.reverse_ranges.push(parsed);
+    }
+    let ready = dns.ready.subscribe();
+    let what = Advertisement {
+        node_name: config.node_name.clone(),
+        addresses: config.node_ips.clone(),
+        port: config.dns_port,
+    };
+    tracker.spawn(advertise(config.client.clone(), what, ready, cancel.clone()));
+    let (client, cancel) = (config.client.clone(), cancel.clone());
+    tracker.spawn(async move {
+        // Pods run without DNS too: it is tried again rather than taking the node down.
+        loop {
+            match skep_dns::run(dns.clone(), client.clone(), cancel.clone()).await {
+                Ok(()) => return,
+                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "DNS ended; trying again"),
+            }
+            let pause = tokio::time::sleep(std::time::Duration::from_secs(2));
+            if cancel.run_until_cancelled(pause).await.is_none() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
