@@ -65,12 +65,11 @@ async fn start(config: AgentConfig, tracker: &TaskTracker, cancel: &Cancellation
 
     let client = config.client.clone();
     let nodes = Informer::new(client.all::<Node>(), all()).spawn(tracker, cancel.clone());
-    let services = Informer::new(client.all::<Service>(), ListParams::default()).spawn(tracker, cancel.clone());
-    let pods = Informer::new(
-        client.all::<Pod>(),
-        ListParams::fields(format!("spec.nodeName={}", config.node_name)),
-    )
-    .spawn(tracker, cancel.clone());
+    let services =
+        Informer::new(client.all::<Service>(), ListParams::default()).spawn(tracker, cancel.clone());
+    let pods =
+        Informer::new(client.all::<Pod>(), ListParams::fields(format!("spec.nodeName={}", config.node_name)))
+            .spawn(tracker, cancel.clone());
 
     let recorder = Recorder::spawn(client.clone(), "kubelet", &config.node_name, tracker, cancel.clone());
     let pods_dir = config.state_dir.join("pods");
@@ -109,7 +108,8 @@ async fn start(config: AgentConfig, tracker: &TaskTracker, cancel: &Cancellation
     tracing::info!(node = config.node_name, pod_cidrs = ?cidrs, "the node is ready for pods");
 
     let kubelet = Arc::new(Kubelet(tools.clone()));
-    let serve = server::serve(config.kubelet_listen, config.kubelet_tls.clone(), kubelet, cancel.child_token());
+    let serve =
+        server::serve(config.kubelet_listen, config.kubelet_tls.clone(), kubelet, cancel.child_token());
     let manage = Manager::new(tools, pods).run(cancel.child_token());
     // Each ends by the token; the first failure ends the agent.
     tokio::try_join!(async { serve.await.map_err(Error::from) }, manage)?;
@@ -217,7 +217,9 @@ fn spawn_dns(tracker: &TaskTracker, cancel: &CancellationToken, config: &AgentCo
         loop {
             match skep_dns::run(dns.clone(), client.clone(), cancel.clone()).await {
                 Ok(()) => return,
-                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "DNS ended; trying again"),
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "DNS ended; trying again")
+                }
             }
             let pause = tokio::time::sleep(std::time::Duration::from_secs(2));
             if cancel.run_until_cancelled(pause).await.is_none() {

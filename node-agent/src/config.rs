@@ -72,7 +72,12 @@ pub struct AgentConfig {
 impl AgentConfig {
     /// The customary settings below `/var/lib/skep` and `/run/skep`.
     #[must_use]
-    pub fn new(node_name: impl Into<String>, node_ips: Vec<IpAddr>, client: Client, kubelet_tls: TlsFiles) -> Self {
+    pub fn new(
+        node_name: impl Into<String>,
+        node_ips: Vec<IpAddr>,
+        client: Client,
+        kubelet_tls: TlsFiles,
+    ) -> Self {
         let first = node_ips.first().copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
         Self {
             node_name: node_name.into(),

@@ -58,7 +58,11 @@ async fn collect(tools: &SharedTools, images: &mut Vec<Image>, in_use: &HashSet<
             kept.push(image);
             continue;
         }
-        tracing::info!(image = image.name, size = image.size, "removing an unused image: the disk is nearly full");
+        tracing::info!(
+            image = image.name,
+            size = image.size,
+            "removing an unused image: the disk is nearly full"
+        );
         tools.runtime.remove_image(&image.name).await?;
     }
     *images = kept;

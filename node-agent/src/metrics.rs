@@ -2,7 +2,11 @@
 
 use prometheus_client::{
     encoding::text::encode,
-    metrics::{counter::Counter, gauge::Gauge, histogram::{Histogram, exponential_buckets}},
+    metrics::{
+        counter::Counter,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
     registry::Registry,
 };
 
@@ -31,7 +35,11 @@ impl Metrics {
             pod_start.clone(),
         );
         registry.register("kubelet_started_containers", "Containers started", started_containers.clone());
-        registry.register("kubelet_started_containers_errors", "Containers that failed to start", start_errors.clone());
+        registry.register(
+            "kubelet_started_containers_errors",
+            "Containers that failed to start",
+            start_errors.clone(),
+        );
         Self {
             registry: std::sync::Arc::new(registry),
             running_pods,

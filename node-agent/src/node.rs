@@ -122,7 +122,10 @@ impl Registration {
                 let conditions = object::conditions(&self.machine, &now);
                 let due = match &written {
                     None => true,
-                    Some((before, at)) => *before != (now.clone(), conditions.clone()) || time::Instant::now() - *at >= STATUS_PERIOD,
+                    Some((before, at)) => {
+                        *before != (now.clone(), conditions.clone())
+                            || time::Instant::now() - *at >= STATUS_PERIOD
+                    }
                 };
                 if due {
                     match self.write_status(&now).await {
@@ -152,7 +155,14 @@ impl Registration {
             other => other?,
         };
         let old = present.status.and_then(|s| s.conditions).unwrap_or_default();
-        let status = object::status(&self.config, &self.machine, &self.runtime_version, health, &old, Timestamp::now());
+        let status = object::status(
+            &self.config,
+            &self.machine,
+            &self.runtime_version,
+            health,
+            &old,
+            Timestamp::now(),
+        );
         let patch = Patch::Merge(json!({ "status": status }));
         api.patch_status(&self.config.node_name, &patch, &PatchParams::default()).await.map(drop)
     }
@@ -161,7 +171,9 @@ impl Registration {
         let api = self.client.namespaced::<Lease>(LEASE_NAMESPACE);
         let name = &self.config.node_name;
         let now = MicroTime(Timestamp::now());
-        let patch = Patch::Merge(json!({ "spec": { "renewTime": now, "holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS } }));
+        let patch = Patch::Merge(
+            json!({ "spec": { "renewTime": now, "holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS } }),
+        );
         match api.patch(name, &patch, &PatchParams::default()).await {
             Err(error) if error.is_not_found() => {
                 let spec = LeaseSpec {
@@ -201,7 +213,8 @@ pub fn peers(nodes: &[std::sync::Arc<Node>], own: &str) -> Vec<skep_network::Pee
                 .filter(|a| a.type_ == "InternalIP")
                 .filter_map(|a| a.address.parse().ok())
                 .collect();
-            (!pod_cidrs.is_empty() && !node_ips.is_empty()).then_some(skep_network::Peer { pod_cidrs, node_ips })
+            (!pod_cidrs.is_empty() && !node_ips.is_empty())
+                .then_some(skep_network::Peer { pod_cidrs, node_ips })
         })
         .collect();
     peers.sort();

@@ -14,8 +14,8 @@ mod mounts;
 mod probing;
 mod pulls;
 mod record;
-mod request;
 mod report;
+mod request;
 mod worker;
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc};
@@ -48,7 +48,6 @@ pub(crate) struct Tools {
 
 /// What of the configuration pods need.
 pub(crate) struct NodeSettings {
-    pub name: String,
     pub ips: Vec<IpAddr>,
     pub facts: NodeFacts,
     pub memory_capacity: i64,

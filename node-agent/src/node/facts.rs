@@ -65,7 +65,11 @@ impl Machine {
     /// What containers without limits may use.
     #[must_use]
     pub fn node_facts(&self) -> NodeFacts {
-        NodeFacts { milli_cpu: self.cpus * 1000, memory: self.allocatable_memory(), ephemeral_storage: self.storage / 10 * 9 }
+        NodeFacts {
+            milli_cpu: self.cpus * 1000,
+            memory: self.allocatable_memory(),
+            ephemeral_storage: self.storage / 10 * 9,
+        }
     }
 }
 

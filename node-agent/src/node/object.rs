@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
-        NodeSystemInfo,
+        ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
+        NodeStatus, NodeSystemInfo,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -36,7 +36,11 @@ pub(super) fn node(config: &AgentConfig, machine: &Machine, runtime: &str) -> No
     labels.extend(config.labels.clone());
     let health = Health { ready: Err("starting".to_owned()), images: Vec::new() };
     Node {
-        metadata: ObjectMeta { name: Some(config.node_name.clone()), labels: Some(labels), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(config.node_name.clone()),
+            labels: Some(labels),
+            ..ObjectMeta::default()
+        },
         spec: Some(NodeSpec {
             taints: (!config.taints.is_empty()).then(|| config.taints.clone()),
             ..NodeSpec::default()
@@ -46,7 +50,10 @@ pub(super) fn node(config: &AgentConfig, machine: &Machine, runtime: &str) -> No
 }
 
 /// The pressure conditions as (type, holds, reason, message).
-pub(super) fn conditions(machine: &Machine, health: &Health) -> Vec<(&'static str, bool, &'static str, String)> {
+pub(super) fn conditions(
+    machine: &Machine,
+    health: &Health,
+) -> Vec<(&'static str, bool, &'static str, String)> {
     let low = facts::available_memory().is_some_and(|free| free < MEMORY_PRESSURE.min(machine.memory / 20));
     let ready = match &health.ready {
         Ok(()) => ("Ready", true, "KubeletReady", "the node agent is posting ready status".to_owned()),
@@ -101,10 +108,11 @@ pub(super) fn status(
         .map(|ip| NodeAddress { type_: "InternalIP".to_owned(), address: ip.to_string() })
         .collect();
     addresses.push(NodeAddress { type_: "Hostname".to_owned(), address: config.node_name.clone() });
-    let images = health.images.iter().take(MAX_IMAGES).map(|(names, size)| ContainerImage {
-        names: Some(names.clone()),
-        size_bytes: Some(*size),
-    });
+    let images = health
+        .images
+        .iter()
+        .take(MAX_IMAGES)
+        .map(|(names, size)| ContainerImage { names: Some(names.clone()), size_bytes: Some(*size) });
     NodeStatus {
         addresses: Some(addresses),
         capacity: Some(amounts(machine.memory, machine.storage)),

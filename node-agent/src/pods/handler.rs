@@ -83,7 +83,9 @@ impl Handler {
                     let host = host(target, socket.host.as_deref())?;
                     connect(&host, port(&target.container, &socket.port)?).await.map(drop)
                 }
-                Self::Grpc { port, service } => super::probing::grpc(&host(target, None)?, *port, service).await,
+                Self::Grpc { port, service } => {
+                    super::probing::grpc(&host(target, None)?, *port, service).await
+                }
                 Self::Sleep(seconds) => {
                     time::sleep(Duration::from_secs(*seconds)).await;
                     Ok(())
@@ -117,7 +119,10 @@ fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
                 .map(|p| p.container_port),
         },
     };
-    number.and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0).ok_or_else(|| format!("invalid port {port:?}"))
+    number
+        .and_then(|n| u16::try_from(n).ok())
+        .filter(|n| *n > 0)
+        .ok_or_else(|| format!("invalid port {port:?}"))
 }
 
 pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
@@ -251,7 +256,12 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
         certificate: &rustls::pki_types::CertificateDer<'_>,
         signed: &rustls::DigitallySignedStruct,
     ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -260,7 +270,12 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
         certificate: &rustls::pki_types::CertificateDer<'_>,
         signed: &rustls::DigitallySignedStruct,
     ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {

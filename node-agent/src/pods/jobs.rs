@@ -17,8 +17,7 @@ use skep_runtime::{container::container_id, logs, sandbox};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    SharedTools,
-    files,
+    SharedTools, files,
     handler::{Handler, Target},
     pulls::PullError,
     request::{self, RequestError, Surroundings},
@@ -131,7 +130,14 @@ async fn try_start(
     let begin = tokio::time::Instant::now();
     let pulling = || normal("Pulling", &format!("Pulling image \"{image_name}\""));
     let got = pulling_allowed
-        .run_until_cancelled(tools.pulls.get(&tools.runtime, &tools.client, pod, &image_name, policy, pulling))
+        .run_until_cancelled(tools.pulls.get(
+            &tools.runtime,
+            &tools.client,
+            pod,
+            &image_name,
+            policy,
+            pulling,
+        ))
         .await
         .ok_or_else(|| fail("ContainerCreating", "the pod is being stopped".to_owned()))?
         .map_err(|error: PullError| fail(error.reason(), error.to_string()))?;
@@ -142,13 +148,14 @@ async fn try_start(
         normal("Pulled", &format!("Container image \"{image_name}\" already present on machine"));
     }
     let image_id = got.image.repo_digest();
-    let request = request::build(tools, pod, container, attempt, got.image, around).await.map_err(|error| {
-        let reason = match &error {
-            RequestError::Env(_) | RequestError::Api(_) => "CreateContainerConfigError",
-            RequestError::Volumes(_) | RequestError::Files(_) => "CreateContainerError",
-        };
-        fail(reason, error.to_string())
-    })?;
+    let request =
+        request::build(tools, pod, container, attempt, got.image, around).await.map_err(|error| {
+            let reason = match &error {
+                RequestError::Env(_) | RequestError::Api(_) => "CreateContainerConfigError",
+                RequestError::Volumes(_) | RequestError::Files(_) => "CreateContainerError",
+            };
+            fail(reason, error.to_string())
+        })?;
     if request.args.is_empty() {
         return Err(fail("CreateContainerError", "no command specified".to_owned()));
     }
@@ -188,7 +195,8 @@ async fn try_start(
         if let Err(error) = Handler::from(hook).run(&target, Duration::from_secs(3600)).await {
             let text = format!("PostStartHook failed: {error}");
             tools.recorder.about(&**pod, EventType::Warning, "FailedPostStartHook", &text);
-            if let Err(error) = tools.runtime.stop(&request.id, Signal::SIGTERM, Duration::from_secs(2)).await {
+            if let Err(error) = tools.runtime.stop(&request.id, Signal::SIGTERM, Duration::from_secs(2)).await
+            {
                 tracing::warn!(container = request.id, %error, "cannot stop after a failed hook");
             }
         }
@@ -198,7 +206,8 @@ async fn try_start(
 
 async fn forget(tools: &SharedTools, pod: &Pod, container: &str, attempt: u32) {
     let (namespace, name, uid) = view::identity(pod);
-    let log = logs::container_log(&logs::pod_folder(&tools.node.log_dir, namespace, name, uid), container, attempt);
+    let log =
+        logs::container_log(&logs::pod_folder(&tools.node.log_dir, namespace, name, uid), container, attempt);
     let removed = tools.runtime.remove_container(&container_id(uid, container, attempt)).await;
     if let Err(error) = removed.and_then(|()| logs::remove(&log)) {
         tracing::warn!(container, attempt, %error, "an old attempt stays");
@@ -262,7 +271,7 @@ pub(super) async fn stop(
 pub(super) async fn clean_up(tools: SharedTools, pod: Arc<Pod>) -> Done {
     let (namespace, name, uid) = view::identity(&pod);
     let result = remove_all(&tools, uid).await;
-    let logs = skep_runtime::logs::pod_folder(&tools.node.log_dir, namespace, name, uid);
+    let logs = logs::pod_folder(&tools.node.log_dir, namespace, name, uid);
     let result = result.and_then(|()| remove_folder(&logs));
     if let Err(error) = &result {
         tracing::warn!(pod = name, namespace, %error, "cannot clean up yet");

@@ -46,7 +46,8 @@ impl Node for Kubelet {
             return Err(Refusal::bad_request(format!("container {name} is not valid for pod {pod}")));
         }
         let (_, _, uid) = view::identity(&entry.pod);
-        let internal = |e: skep_runtime::Error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string());
+        let internal =
+            |e: skep_runtime::Error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string());
         let mut own: Vec<_> = self
             .0
             .runtime

@@ -45,7 +45,8 @@ pub(super) fn all(
             },
         });
     }
-    let message = container.termination_message_path.as_deref().filter(|p| !p.is_empty()).unwrap_or(TERMINATION_PATH);
+    let message =
+        container.termination_message_path.as_deref().filter(|p| !p.is_empty()).unwrap_or(TERMINATION_PATH);
     let own = [
         (files.hosts.as_path(), "/etc/hosts"),
         (files.resolv_conf.as_path(), "/etc/resolv.conf"),

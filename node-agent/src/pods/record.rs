@@ -19,7 +19,12 @@ const MAX_TAIL: usize = 2048;
 const TAIL_LINES: u64 = 80;
 
 /// How a container ended, with its message.
-pub(super) async fn exit(container: Option<&Container>, folder: &Path, record: &ContainerRecord, exit: &ExitRecord) -> Exit {
+pub(super) async fn exit(
+    container: Option<&Container>,
+    folder: &Path,
+    record: &ContainerRecord,
+    exit: &ExitRecord,
+) -> Exit {
     let reason = match (&exit.reason, exit.oom, exit.code) {
         (Some(reason), ..) => reason.clone(),
         (None, true, _) => "OOMKilled".to_owned(),
@@ -52,12 +57,13 @@ pub(super) async fn message(
     code: i32,
 ) -> String {
     let mut text = file_message(folder, name, attempt);
-    let fall_back = container.and_then(|c| c.termination_message_policy.as_deref()) == Some("FallbackToLogsOnError");
+    let fall_back =
+        container.and_then(|c| c.termination_message_policy.as_deref()) == Some("FallbackToLogsOnError");
     if text.is_empty() && fall_back && code != 0 {
         // The log writer finishes a moment after the container.
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         let options = logs::read::LogOptions { tail: Some(TAIL_LINES), ..Default::default() };
-        let (sender, mut receiver) = tokio::sync::mpsc::channel(16);
+        let (sender, mut receiver) = tokio::sync::mpsc::channel::<bytes::Bytes>(16);
         let collect = async {
             let mut all = Vec::new();
             while let Some(piece) = receiver.recv().await {
@@ -98,7 +104,12 @@ async fn attempt(pod: &Pod, folder: &Path, record: &ContainerRecord) -> Attempt 
 
 /// What is known of a container whose attempts the runtime lists (any order): an agent that starts adopts
 /// them. What the API says about readiness holds until probes say otherwise.
-pub(super) async fn adopt(pod: &Pod, folder: &Path, records: &[ContainerRecord], name: &str) -> observed::Container {
+pub(super) async fn adopt(
+    pod: &Pod,
+    folder: &Path,
+    records: &[ContainerRecord],
+    name: &str,
+) -> observed::Container {
     let mut own: Vec<_> = records.iter().filter(|r| r.name == name).collect();
     own.sort_by_key(|r| std::cmp::Reverse(r.attempt));
     let mut out = observed::Container::default();
@@ -113,7 +124,9 @@ pub(super) async fn adopt(pod: &Pod, folder: &Path, records: &[ContainerRecord],
         let main = s.container_statuses.iter().flatten();
         main.chain(s.init_container_statuses.iter().flatten())
     });
-    let same = told.into_iter().find(|s| s.name == name && s.container_id.as_deref() == Some(&format!("containerd://{}", newest.id)));
+    let same = told.into_iter().find(|s| {
+        s.name == name && s.container_id.as_deref() == Some(&format!("containerd://{}", newest.id))
+    });
     let spec = view::container(pod, name);
     let probed = |pick: fn(&Container) -> bool| spec.as_ref().is_some_and(pick);
     out.started = !probed(|c| c.startup_probe.is_some()) || same.is_some_and(|s| s.started == Some(true));

@@ -13,7 +13,11 @@ const MAY_VANISH: [&str; 6] =
     ["message", "reason", "podIP", "podIPs", "initContainerStatuses", "ephemeralContainerStatuses"];
 
 /// Writes what the worker publishes until the worker is gone.
-pub(super) async fn run(client: Client, pod: std::sync::Arc<Pod>, mut newest: watch::Receiver<Option<PodStatus>>) {
+pub(super) async fn run(
+    client: Client,
+    pod: std::sync::Arc<Pod>,
+    mut newest: watch::Receiver<Option<PodStatus>>,
+) {
     let mut pause = Duration::from_millis(50);
     loop {
         let status = newest.borrow_and_update().clone();
@@ -46,7 +50,8 @@ pub(super) async fn write(client: &Client, pod: &Pod, status: &PodStatus) -> Res
     }
     // The uid makes it a conflict to write upon a new pod of the same name.
     let patch = Patch::Merge(json!({ "metadata": { "uid": uid }, "status": status }));
-    let result = client.namespaced::<Pod>(namespace).patch_status(name, &patch, &PatchParams::default()).await;
+    let result =
+        client.namespaced::<Pod>(namespace).patch_status(name, &patch, &PatchParams::default()).await;
     match result {
         Err(error) if error.is_conflict() => {
             // Another pod has the name now: ours is gone.

@@ -73,7 +73,8 @@ pub(super) async fn environment(
     let lookup = |reference: Reference<'_>| match reference {
         Reference::Field(path) => field_ref(&current, path).map_err(|e| e.to_string()),
         Reference::Resource(selector) => {
-            resource_ref(&current, Some(&container.name), selector, &tools.node.facts).map_err(|e| e.to_string())
+            resource_ref(&current, Some(&container.name), selector, &tools.node.facts)
+                .map_err(|e| e.to_string())
         }
     };
     Ok(env::build(container, &services, &sources, lookup)?)
@@ -94,7 +95,11 @@ fn service_environment(tools: &Tools, pod: &Pod, namespace: &str) -> BTreeMap<St
                 continue;
             }
             let ports = spec.ports.iter().flatten().map(|p| {
-                (p.name.clone().unwrap_or_default(), p.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), p.port)
+                (
+                    p.name.clone().unwrap_or_default(),
+                    p.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+                    p.port,
+                )
             });
             found.push(ServiceAddress { name, ip, ports: ports.collect() });
         }

@@ -31,7 +31,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{SharedTools, jobs::{self, Done}, probing::Finding, record, report, request::Surroundings};
+use super::{
+    SharedTools,
+    jobs::{self, Done},
+    probing::Finding,
+    record, report,
+    request::Surroundings,
+};
 
 /// How often volumes made of API objects are brought up to date.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -186,7 +192,8 @@ impl Worker {
             self.order(action);
         }
         self.supervise_probes();
-        let sleep = wake_at.map_or(LONGEST, |at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        let sleep =
+            wake_at.map_or(LONGEST, |at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         Instant::now() + sleep.clamp(Duration::from_millis(1), LONGEST)
     }
 
@@ -204,7 +211,10 @@ impl Worker {
             *last = Some(status);
             changed
         });
-        let running = view::spec(&self.pod).containers.iter().all(|c| self.seen.container(&c.name).is_some_and(|c| c.is_running()));
+        let running = view::spec(&self.pod)
+            .containers
+            .iter()
+            .all(|c| self.seen.container(&c.name).is_some_and(|c| c.is_running()));
         if running && !self.told_start {
             self.told_start = true;
             self.tools.metrics.pod_start.observe(self.first_seen.elapsed().as_secs_f64());
@@ -234,7 +244,8 @@ impl Worker {
             Action::PrepareVolumes => self.spawn(name, jobs::volumes(tools, pod)),
             Action::SetUpNetwork => self.spawn(name, jobs::network(tools, pod)),
             Action::Start { container, attempt } => {
-                let (Some(around), Some(spec)) = (self.surroundings(), view::container(&pod, &container)) else {
+                let (Some(around), Some(spec)) = (self.surroundings(), view::container(&pod, &container))
+                else {
                     return;
                 };
                 self.early.insert(skep_runtime::container::container_id(uid, &container, attempt), None);

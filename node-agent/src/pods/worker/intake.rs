@@ -13,12 +13,12 @@ use skep_runtime::{ContainerEvent, ContainerRecord, ContainerState, ExitRecord};
 use tokio::{sync::broadcast::error::RecvError, task::JoinError};
 
 use super::{
-    Worker,
     super::{
         jobs::{self, Done, Failure},
         probing::{Finding, Probes},
         record,
     },
+    Worker,
 };
 
 /// The pause before network or volumes are tried again grows to this.
@@ -50,14 +50,17 @@ impl Worker {
                 self.tries.failed(None, now);
                 let pause = self.tries.pause().as_secs().clamp(1, MAX_PREPARE_PAUSE);
                 let retry_at = now + SignedDuration::from_secs(pause);
-                self.seen.hindrance = Some(Hindrance { reason: "ContainerCreating".to_owned(), message, retry_at });
+                self.seen.hindrance =
+                    Some(Hindrance { reason: "ContainerCreating".to_owned(), message, retry_at });
             }
             Done::Start { container, attempt, result } => self.started(&container, attempt, result),
             Done::Stop { container } => tracing::debug!(container, "stopped"),
             Done::CleanUp(Ok(())) => self.seen.cleaned = true,
             Done::CleanUp(Err(_)) | Done::Refreshed => {}
             Done::Finalize(Ok(())) => self.leave(),
-            Done::Finalize(Err(error)) => tracing::warn!(pod = self.pod.metadata.name, error, "cannot remove the object yet"),
+            Done::Finalize(Err(error)) => {
+                tracing::warn!(pod = self.pod.metadata.name, error, "cannot remove the object yet")
+            }
         }
     }
 
@@ -128,7 +131,10 @@ impl Worker {
             return;
         }
         let found = self.seen.containers.iter().find_map(|(name, c)| {
-            c.attempt.as_ref().filter(|a| a.id == id && !matches!(a.run, Run::Exited(_))).map(|a| (name.clone(), a.number))
+            c.attempt
+                .as_ref()
+                .filter(|a| a.id == id && !matches!(a.run, Run::Exited(_)))
+                .map(|a| (name.clone(), a.number))
         });
         if let Some((name, number)) = found {
             self.note_exit(&name, number, exit);
@@ -162,7 +168,10 @@ impl Worker {
         entry.ready = false;
         entry.started = false;
         let again = view::spec(&self.pod).restart_policy.as_deref() != Some("Never");
-        if entry.backoff.pause() > SignedDuration::ZERO && again && self.pod.metadata.deletion_timestamp.is_none() {
+        if entry.backoff.pause() > SignedDuration::ZERO
+            && again
+            && self.pod.metadata.deletion_timestamp.is_none()
+        {
             let (namespace, pod, uid) = view::identity(&self.pod);
             let text = format!("Back-off restarting failed container {name} in pod {pod}_{namespace}({uid})");
             self.tools.recorder.about(&*self.pod, EventType::Warning, "BackOff", &text);
@@ -176,7 +185,9 @@ impl Worker {
         let (_, _, uid) = view::identity(&self.pod);
         let folder = self.tools.node.pod_folder(uid);
         let spec = view::container(&self.pod, name);
-        let Some(attempt) = self.seen.containers.get_mut(name).and_then(|c| c.attempt.as_mut()) else { return };
+        let Some(attempt) = self.seen.containers.get_mut(name).and_then(|c| c.attempt.as_mut()) else {
+            return;
+        };
         let Run::Exited(exit) = &mut attempt.run else { return };
         if !exit.message.is_empty() {
             return;
@@ -206,8 +217,12 @@ impl Worker {
         }
         match (kind, verdict) {
             (Kind::Startup, Some(Verdict::Success)) => entry.started = true,
-            (Kind::Startup, Some(Verdict::Failure)) => entry.unhealthy = Some("failed startup probe".to_owned()),
-            (Kind::Liveness, Some(Verdict::Failure)) => entry.unhealthy = Some("failed liveness probe".to_owned()),
+            (Kind::Startup, Some(Verdict::Failure)) => {
+                entry.unhealthy = Some("failed startup probe".to_owned())
+            }
+            (Kind::Liveness, Some(Verdict::Failure)) => {
+                entry.unhealthy = Some("failed liveness probe".to_owned())
+            }
             (Kind::Readiness, Some(verdict)) => entry.ready = verdict == Verdict::Success,
             (Kind::Liveness, Some(Verdict::Success)) | (_, None) => {}
         }
@@ -227,7 +242,8 @@ impl Worker {
                 continue;
             }
             let Some(spec) = view::container(&self.pod, name) else { continue };
-            if spec.startup_probe.is_none() && spec.liveness_probe.is_none() && spec.readiness_probe.is_none() {
+            if spec.startup_probe.is_none() && spec.liveness_probe.is_none() && spec.readiness_probe.is_none()
+            {
                 continue;
             }
             fresh.push((
@@ -247,7 +263,10 @@ impl Worker {
     }
 
     pub(super) fn refresh(&mut self) {
-        if !self.seen.volumes || self.under_way.contains("refresh") || self.pod.metadata.deletion_timestamp.is_some() {
+        if !self.seen.volumes
+            || self.under_way.contains("refresh")
+            || self.pod.metadata.deletion_timestamp.is_some()
+        {
             return;
         }
         let (tools, pod) = (self.tools.clone(), self.pod.clone());
@@ -256,7 +275,9 @@ impl Worker {
             let refreshed = tokio::time::timeout(Duration::from_secs(60), tools.volumes.refresh(&pod)).await;
             match refreshed {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(pod = pod.metadata.name, %error, "volumes keep their old contents"),
+                Ok(Err(error)) => {
+                    tracing::warn!(pod = pod.metadata.name, %error, "volumes keep their old contents")
+                }
                 Err(_) => tracing::warn!(pod = pod.metadata.name, "refreshing the volumes takes too long"),
             }
             Done::Refreshed
