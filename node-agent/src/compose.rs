@@ -12,6 +12,7 @@ use skep_dns::{Advertisement, DnsConfig, advertise};
 use skep_ebpf_loader::{DataPlane, LoadOptions};
 use skep_network::{NetworkConfig, PodDataPath, PodNetwork};
 use skep_runtime::{Runtime, cgroup::Hierarchies};
+use skep_service_proxy::ProxyConfig;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -98,6 +99,9 @@ async fn start(config: AgentConfig, tracker: &TaskTracker, cancel: &Cancellation
 
     spawn_routes(tracker, cancel, tools.clone(), nodes, config.node_name.clone());
     spawn_dns(tracker, cancel, &config)?;
+    if let Some(data_plane) = data_plane {
+        spawn_proxy(tracker, cancel, &config, data_plane, &tools.metrics)?;
+    }
     {
         let (tools, health, cancel) = (tools.clone(), health.clone(), cancel.clone());
         tracker.spawn(async move {
@@ -188,6 +192,45 @@ fn spawn_routes(
         };
         cancel.run_until_cancelled(follow).await;
     });
+}
+
+fn spawn_proxy(
+    tracker: &TaskTracker,
+    cancel: &CancellationToken,
+    config: &AgentConfig,
+    data_plane: Arc<DataPlane>,
+    metrics: &Metrics,
+) -> Result<(), Error> {
+    let parse = |range: &String| range.parse().map_err(|e| Error::Config(format!("range {range:?}: {e}")));
+    let proxy = ProxyConfig {
+        node_name: config.node_name.clone(),
+        node_addresses: config.node_ips.clone(),
+        data_plane,
+        // The pod network follows the uplinks itself.
+        attach_uplinks: false,
+        keep_source: config.cluster_cidrs.iter().map(parse).collect::<Result<_, _>>()?,
+        netns_dir: config.run_dir.join("netns"),
+        metrics: metrics.proxy.clone(),
+    };
+    let (client, cancel) = (config.client.clone(), cancel.clone());
+    tracker.spawn(async move {
+        loop {
+            match skep_service_proxy::run(client.clone(), proxy.clone(), cancel.clone()).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "the service proxy ended; trying again"
+                    );
+                }
+            }
+            let pause = tokio::time::sleep(std::time::Duration::from_secs(2));
+            if cancel.run_until_cancelled(pause).await.is_none() {
+                return;
+            }
+        }
+    });
+    Ok(())
 }
 
 fn spawn_dns(tracker: &TaskTracker, cancel: &CancellationToken, config: &AgentConfig) -> Result<(), Error> {

@@ -19,6 +19,7 @@ pub(crate) struct Metrics {
     pub(crate) pod_start: Histogram,
     pub(crate) started_containers: Counter,
     pub(crate) start_errors: Counter,
+    pub(crate) proxy: skep_service_proxy::metrics::Metrics,
 }
 
 impl Metrics {
@@ -40,6 +41,8 @@ impl Metrics {
             "Containers that failed to start",
             start_errors.clone(),
         );
+        let proxy = skep_service_proxy::metrics::Metrics::default();
+        proxy.register(&mut registry);
         Self {
             registry: std::sync::Arc::new(registry),
             running_pods,
@@ -47,6 +50,7 @@ impl Metrics {
             pod_start,
             started_containers,
             start_errors,
+            proxy,
         }
     }
 
