@@ -43,14 +43,19 @@ pub fn object(
     codec::decode(content_type, bytes, Some(kind), validation).map_err(ApiError::from)
 }
 
-/// Reads a patch.
-pub fn patch(content_type: &str, bytes: &Bytes) -> Result<Patch, ApiError> {
-    let read = |format| codec::parse_untyped(format, bytes).map_err(ApiError::from);
+/// Reads a patch, with warnings of the keys it holds twice.
+pub fn patch(
+    content_type: &str,
+    bytes: &Bytes,
+    validation: FieldValidation,
+) -> Result<(Patch, Vec<String>), ApiError> {
+    let read = |format| codec::parse_patch(format, bytes, validation).map_err(ApiError::from);
+    let with = |make: fn(Value) -> Patch, (value, warnings)| (make(value), warnings);
     match content_type {
-        "application/json-patch+json" => Ok(Patch::Json(bytes.clone())),
-        "application/merge-patch+json" => Ok(Patch::Merge(read(Format::Json)?)),
-        "application/strategic-merge-patch+json" => Ok(Patch::Strategic(read(Format::Json)?)),
-        "application/apply-patch+yaml" => Ok(Patch::Apply(read(Format::Yaml)?)),
+        "application/json-patch+json" => Ok((Patch::Json(bytes.clone()), Vec::new())),
+        "application/merge-patch+json" => Ok(with(Patch::Merge, read(Format::Json)?)),
+        "application/strategic-merge-patch+json" => Ok(with(Patch::Strategic, read(Format::Json)?)),
+        "application/apply-patch+yaml" => Ok(with(Patch::Apply, read(Format::Yaml)?)),
         _ => Err(ApiError::unsupported_media_type(&[
             "application/json-patch+json",
             "application/merge-patch+json",

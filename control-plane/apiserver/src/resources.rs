@@ -170,7 +170,7 @@ async fn patch(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
     let form = call.form(true)?;
     let options = input::write_options(call.query, call.headers, call.user)?;
     let bytes = input::body(body).await?;
-    let patch = input::patch(&call.content_type(), &bytes)?;
+    let (patch, warnings) = input::patch(&call.content_type(), &bytes, options.field_validation)?;
     if call.query.get("force").is_some() && !matches!(patch, skep_registry::Patch::Apply(_)) {
         return Err(ApiError {
             code: 422,
@@ -181,7 +181,8 @@ async fn patch(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
             )
         });
     }
-    let written = call.server.registry.patch(&call.target(), &patch, &options).await?;
+    let mut written = call.server.registry.patch(&call.target(), &patch, &options).await?;
+    written.warnings.splice(0..0, warnings);
     answer_written(call, &form, &written)
 }
 

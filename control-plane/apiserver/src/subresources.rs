@@ -55,8 +55,9 @@ pub(crate) async fn handle(call: Call<'_>, body: Body) -> Result<Answer, ApiErro
     let form = call.form(name != "scale")?;
     let bytes = input::body(body).await?;
     if verb == "patch" {
-        let patch = input::patch(&call.content_type(), &bytes)?;
-        let written = registry.patch(&target, &patch, &options).await?;
+        let (patch, warnings) = input::patch(&call.content_type(), &bytes, options.field_validation)?;
+        let mut written = registry.patch(&target, &patch, &options).await?;
+        written.warnings.splice(0..0, warnings);
         return answer_written(&call, &form, &written);
     }
     // An eviction may come as policy/v1beta1 as well; the options inside of it are read loosely.
