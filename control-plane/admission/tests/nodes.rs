@@ -14,7 +14,7 @@ fn by_node(operation: Operation, resource: &str, object: Value) -> Attributes {
     attributes
 }
 
-fn node(name: &str, labels: Value) -> Value {
+fn node(name: &str, labels: &Value) -> Value {
     json!({ "metadata": { "name": name, "labels": labels } })
 }
 
@@ -27,17 +27,17 @@ fn cluster_scoped(mut attributes: Attributes) -> Attributes {
 async fn a_node_makes_itself_with_labels_of_its_own() {
     let register = |object| Cluster::new().run(cluster_scoped(by_node(Operation::Create, "nodes", object)));
     let fine = json!({ "kubernetes.io/hostname": "one", "kubernetes.io/os": "linux", "rack": "r1" });
-    register(node("one", fine)).await.expect("is admitted");
-    assert!(message(register(node("two", json!({}))).await).contains("is not allowed to modify node"));
+    register(node("one", &fine)).await.expect("is admitted");
+    assert!(message(register(node("two", &json!({}))).await).contains("is not allowed to modify node"));
     let stolen = json!({ "node-restriction.kubernetes.io/pci": "yes" });
-    assert!(message(register(node("one", stolen)).await).contains("is not allowed to modify labels"));
+    assert!(message(register(node("one", &stolen)).await).contains("is not allowed to modify labels"));
     let role = json!({ "node-role.kubernetes.io/control-plane": "" });
-    assert!(message(register(node("one", role)).await).contains("node-role.kubernetes.io/control-plane"));
+    assert!(message(register(node("one", &role)).await).contains("node-role.kubernetes.io/control-plane"));
     // What somebody else has set may stay.
     let mut update = cluster_scoped(by_node(Operation::Update, "nodes", {
-        node("one", json!({ "node-role.kubernetes.io/control-plane": "", "rack": "r2" }))
+        node("one", &json!({ "node-role.kubernetes.io/control-plane": "", "rack": "r2" }))
     }));
-    update.old_object = Some(node("one", json!({ "node-role.kubernetes.io/control-plane": "" })));
+    update.old_object = Some(node("one", &json!({ "node-role.kubernetes.io/control-plane": "" })));
     Cluster::new().run(update).await.expect("is admitted");
 }
 

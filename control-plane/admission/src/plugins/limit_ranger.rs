@@ -215,10 +215,12 @@ fn check(limit: &Value, what: &str, have: &Amounts, complaints: &mut Vec<String>
     for (name, min) in amounts(limit, &["min"]) {
         match (have.requests.get(&name), have.limits.get(&name)) {
             (None, None) => {
-                complaints.push(format!("minimum {name} usage per {what} is {min}.  No request is specified"))
+                complaints
+                    .push(format!("minimum {name} usage per {what} is {min}.  No request is specified"));
             }
             (Some(request), _) if *request < min => {
-                complaints.push(format!("minimum {name} usage per {what} is {min}, but request is {request}"))
+                complaints
+                    .push(format!("minimum {name} usage per {what} is {min}, but request is {request}"));
             }
             (_, Some(limit)) if *limit < min => {
                 complaints.push(format!("minimum {name} usage per {what} is {min}, but limit is {limit}"));
@@ -235,7 +237,8 @@ fn check(limit: &Value, what: &str, have: &Amounts, complaints: &mut Vec<String>
                 complaints.push(format!("maximum {name} usage per {what} is {max}, but limit is {limit}"));
             }
             (Some(request), _) if *request > max => {
-                complaints.push(format!("maximum {name} usage per {what} is {max}, but request is {request}"))
+                complaints
+                    .push(format!("maximum {name} usage per {what} is {max}, but request is {request}"));
             }
             _ => {}
         }
