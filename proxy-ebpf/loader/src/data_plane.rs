@@ -219,6 +219,14 @@ impl DataPlane {
         self.update_node(|config| config.flags |= flags::MASQUERADE)
     }
 
+    /// Sets how long flows live without a packet.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_timeouts(&self, timeouts: Timeouts) -> Result<()> {
+        self.update_node(|config| config.timeouts = timeouts)
+    }
+
     /// Removes flows that are over; how many entries of flows remain is not counted here, as that would cost a walk.
     ///
     /// # Errors

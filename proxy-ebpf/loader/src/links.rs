@@ -12,7 +12,7 @@ use aya::util::KernelVersion;
 
 use crate::error::{Error, Result};
 use crate::pins::Pins;
-use crate::programs::{POD_IN, Programs, SOCKET_PROGRAMS, UPLINK_IN, UPLINK_OUT};
+use crate::programs::{HOST_OUT, POD_IN, Programs, SOCKET_PROGRAMS, UPLINK_IN};
 use crate::sys;
 
 /// Which way packets pass a tc program.
@@ -48,11 +48,14 @@ pub(crate) struct Hook {
 }
 
 /// What a pod's interface gets.
-pub(crate) const POD_HOOKS: [Hook; 1] = [Hook { pin: "pod", program: POD_IN, side: Side::In }];
+pub(crate) const POD_HOOKS: [Hook; 2] = [
+    Hook { pin: "pod", program: POD_IN, side: Side::In },
+    Hook { pin: "pod-out", program: HOST_OUT, side: Side::Out },
+];
 /// What an uplink gets.
 pub(crate) const UPLINK_HOOKS: [Hook; 2] = [
     Hook { pin: "uplink-in", program: UPLINK_IN, side: Side::In },
-    Hook { pin: "uplink-out", program: UPLINK_OUT, side: Side::Out },
+    Hook { pin: "uplink-out", program: HOST_OUT, side: Side::Out },
 ];
 
 /// Whether tc programs can be attached by links.

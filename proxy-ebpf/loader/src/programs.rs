@@ -45,8 +45,8 @@ pub(crate) const SOCKET_PROGRAMS: [(&str, u32); 8] = [
 
 /// What comes in over an uplink.
 pub(crate) const UPLINK_IN: &str = "skep_uplink_in";
-/// What leaves over an uplink.
-pub(crate) const UPLINK_OUT: &str = "skep_uplink_out";
+/// What the node's own sockets send, over an uplink or to a pod.
+pub(crate) const HOST_OUT: &str = "skep_host_out";
 /// What comes from a pod.
 pub(crate) const POD_IN: &str = "skep_pod_in";
 /// The collector of ended flows.
@@ -81,7 +81,7 @@ impl Programs {
         for (name, _) in SOCKET_PROGRAMS {
             load_one(&mut object, name)?;
         }
-        for name in [UPLINK_IN, UPLINK_OUT, POD_IN] {
+        for name in [UPLINK_IN, HOST_OUT, POD_IN] {
             load_one(&mut object, name)?;
         }
         if has_collect {

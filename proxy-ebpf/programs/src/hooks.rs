@@ -188,9 +188,9 @@ pub fn skep_pod_in(ctx: TcContext) -> i32 {
     ingress(Skb { raw: ctx.skb.skb }, Origin::Pod)
 }
 
-/// From the node's own sockets to outside: the answers of backends in the host's namespace.
+/// From the node's own sockets to outside or to a pod: the answers of backends in the host's namespace.
 #[classifier]
-pub fn skep_uplink_out(ctx: TcContext) -> i32 {
+pub fn skep_host_out(ctx: TcContext) -> i32 {
     let skb = Skb { raw: ctx.skb.skb };
     let Some(packet) = parse(skb) else { return TC_ACT_OK };
     match packet.content {

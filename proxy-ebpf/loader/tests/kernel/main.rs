@@ -3,6 +3,7 @@
 //! Skipped, loudly, without root; with `SKEP_TEST_REQUIRE_ALL=1` that is a failure.
 
 mod helper;
+mod node_port;
 mod packets;
 mod restart;
 mod socket_lb;

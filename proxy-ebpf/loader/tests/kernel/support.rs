@@ -25,7 +25,7 @@ pub(crate) fn possible(test: &str) -> bool {
     root
 }
 
-fn run(command: &str) {
+pub(crate) fn run(command: &str) {
     let mut words = command.split_whitespace();
     let output =
         Command::new(words.next().expect("a program")).args(words).output().expect("the program starts");
@@ -80,33 +80,7 @@ impl TestBox {
 
     /// Answers on TCP and UDP with `name` until the test process ends.
     pub(crate) fn serve(&self, address: &str, name: &str) {
-        let (address, name) = (address.parse::<SocketAddr>().expect("an address"), name.to_owned());
-        let (ready, is_ready) = mpsc::channel();
-        enter_on_thread(&self.namespace(), move || {
-            let tcp = TcpListener::bind(address).expect("a TCP port");
-            let udp = UdpSocket::bind(address).expect("a UDP port");
-            ready.send(()).expect("the test waits");
-            let udp_name = name.clone();
-            thread::spawn(move || {
-                let mut buffer = [0; 64];
-                while let Ok((_, from)) = udp.recv_from(&mut buffer) {
-                    udp.send_to(udp_name.as_bytes(), from).expect("an answer");
-                }
-            });
-            for stream in tcp.incoming() {
-                let (mut stream, name) = (stream.expect("a connection"), name.clone());
-                thread::spawn(move || {
-                    let mut byte = [0; 1];
-                    // One answer a byte, so that a connection can be kept and used again.
-                    while matches!(stream.read(&mut byte), Ok(1)) {
-                        if stream.write_all(format!("{name}\n").as_bytes()).is_err() {
-                            break;
-                        }
-                    }
-                });
-            }
-        });
-        is_ready.recv().expect("the server starts");
+        serve(&self.namespace(), address, name);
     }
 
     /// Starts the process whose sockets are balanced.
@@ -123,6 +97,42 @@ impl TestBox {
         let output = BufReader::new(process.stdout.take().expect("its output"));
         Client { process, input, output }
     }
+}
+
+/// Answers on TCP and UDP inside `namespace` with `name` until the test process ends.
+pub(crate) fn serve(namespace: &Path, address: &str, name: &str) {
+    let (address, name) = (address.parse::<SocketAddr>().expect("an address"), name.to_owned());
+    let (ready, is_ready) = mpsc::channel();
+    enter_on_thread(namespace, move || {
+        let tcp = TcpListener::bind(address).expect("a TCP port");
+        let udp = UdpSocket::bind(address).expect("a UDP port");
+        ready.send(()).expect("the test waits");
+        let udp_name = name.clone();
+        thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while let Ok((_, from)) = udp.recv_from(&mut buffer) {
+                udp.send_to(udp_name.as_bytes(), from).expect("an answer");
+            }
+        });
+        for stream in tcp.incoming() {
+            let (mut stream, name) = (stream.expect("a connection"), name.clone());
+            thread::spawn(move || {
+                let mut byte = [0; 1];
+                // One answer a byte, so that a connection can be kept and used again.
+                while matches!(stream.read(&mut byte), Ok(1)) {
+                    if stream.write_all(format!("{name}\n").as_bytes()).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    is_ready.recv().expect("the server starts");
+}
+
+/// Runs `work` on a thread inside `namespace`.
+pub(crate) fn inside<T: Send + 'static>(namespace: &Path, work: impl FnOnce() -> T + Send + 'static) -> T {
+    enter_on_thread(namespace, work).join().expect("the work inside the namespace")
 }
 
 fn enter_on_thread<T: Send + 'static>(
