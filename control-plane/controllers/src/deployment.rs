@@ -26,6 +26,7 @@ use crate::expectations::Expectations;
 use crate::sources::Sources;
 use crate::work::{Key, enqueue_for, enqueue_self};
 use crate::{owners, pods};
+pub(crate) use numbers::resolve;
 use plan::{Plan, Snapshot, Step};
 
 const WORKERS: usize = 8;

@@ -4,13 +4,16 @@
 //! few workers. Inputs and outputs are the API only; a controller that is stopped anywhere goes on from
 //! what the API shows. Everything a controller decides is in a function without I/O, tested as such.
 
+mod daemonset;
 mod deployment;
 mod discovery;
 mod endpoints;
 mod endpointslice;
 mod expectations;
 mod gc;
+mod history;
 mod ipam;
+mod job;
 mod namespace;
 mod node_lifecycle;
 mod owners;
@@ -76,6 +79,8 @@ pub async fn run(client: Client, config: ControllersConfig, cancel: Cancellation
         &mut sources.pods,
     );
     let deployments = deployment::Deployments::new(&client, &recorder("deployment-controller"), &mut sources);
+    let jobs = job::Jobs::new(&client, &recorder("job-controller"), &mut sources);
+    let daemon_sets = daemonset::DaemonSets::new(&client, &recorder("daemonset-controller"), &mut sources);
     let slices = endpointslice::Slices::new(&client, &mut sources);
     let mirror = endpointslice::Mirror::new(&client, &mut sources);
     let endpoints = endpoints::EndpointsController::new(&client, &mut sources);
@@ -100,6 +105,8 @@ pub async fn run(client: Client, config: ControllersConfig, cancel: Cancellation
             Box::pin(replica_sets.run(&cancel)),
             Box::pin(replication_controllers.run(&cancel)),
             Box::pin(deployments.run(&cancel)),
+            Box::pin(jobs.run(&cancel)),
+            Box::pin(daemon_sets.run(&cancel)),
             Box::pin(slices.run(&cancel)),
             Box::pin(mirror.run(&cancel)),
             Box::pin(endpoints.run(&cancel)),
