@@ -7,6 +7,7 @@
 mod daemonset;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod endpointslice;
 mod expectations;
@@ -24,6 +25,7 @@ mod root_ca;
 mod service_account;
 mod sources;
 mod taint_eviction;
+mod ttl;
 mod work;
 
 use std::future::Future;
@@ -81,6 +83,8 @@ pub async fn run(client: Client, config: ControllersConfig, cancel: Cancellation
     let deployments = deployment::Deployments::new(&client, &recorder("deployment-controller"), &mut sources);
     let jobs = job::Jobs::new(&client, &recorder("job-controller"), &mut sources);
     let daemon_sets = daemonset::DaemonSets::new(&client, &recorder("daemonset-controller"), &mut sources);
+    let disruption = disruption::Disruption::new(&client, &mut sources);
+    let ttl = ttl::Ttl::new(&client, &mut sources);
     let slices = endpointslice::Slices::new(&client, &mut sources);
     let mirror = endpointslice::Mirror::new(&client, &mut sources);
     let endpoints = endpoints::EndpointsController::new(&client, &mut sources);
@@ -107,6 +111,8 @@ pub async fn run(client: Client, config: ControllersConfig, cancel: Cancellation
             Box::pin(deployments.run(&cancel)),
             Box::pin(jobs.run(&cancel)),
             Box::pin(daemon_sets.run(&cancel)),
+            Box::pin(disruption.run(&cancel)),
+            Box::pin(ttl.run(&cancel)),
             Box::pin(slices.run(&cancel)),
             Box::pin(mirror.run(&cancel)),
             Box::pin(endpoints.run(&cancel)),
