@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 use skep_api::error::ApiError;
 use skep_api::object::ObjectExt;
@@ -20,6 +21,9 @@ const KEEP: Duration = Duration::from_secs(30);
 
 /// Tries of one repair when others write at the same time.
 const TRIES: usize = 5;
+
+/// Roles made at the same time.
+const AT_ONCE: usize = 32;
 
 const NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "default"];
 
@@ -38,14 +42,16 @@ pub struct Bootstrap {
 
 /// Makes what is missing. Returns when all of it is there.
 pub async fn bootstrap(registry: &Registry, cluster: &Bootstrap) -> Result<(), ApiError> {
-    let at = Maker { registry };
+    let at = &Maker { registry };
     for name in NAMESPACES {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         at.ensure("", "v1", "namespaces", &namespace).await?;
     }
-    for wanted in skep_auth::bootstrap::objects() {
-        at.role(&wanted).await?;
-    }
+    // Many at a time: the store commits them in groups.
+    let mut roles = stream::iter(skep_auth::bootstrap::objects())
+        .map(|wanted| async move { at.role(&wanted).await })
+        .buffer_unordered(AT_ONCE);
+    while roles.try_next().await?.is_some() {}
     for (name, value, description) in [
         (
             "system-cluster-critical",

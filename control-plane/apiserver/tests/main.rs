@@ -4,5 +4,6 @@ mod forms;
 mod kubectl;
 mod refusals;
 mod secure;
+mod streams;
 mod support;
 mod verbs;

@@ -28,11 +28,8 @@ async fn kubectl_with_certificates_and_tokens() {
     let registry = server.api.registry().clone();
     bootstrap::bootstrap(&registry, &server.cluster()).await.expect("bootstrapped");
     let dir = tempfile::tempdir().expect("a folder");
-    let options = PkiOptions {
-        server_names: vec!["localhost".to_owned()],
-        server_ips: vec![[127, 0, 0, 1].into()],
-        ..PkiOptions::default()
-    };
+    let options =
+        PkiOptions { server_names: vec!["localhost".to_owned()], server_ips: vec![[127, 0, 0, 1].into()] };
     let pki = Pki::load_or_create(&dir.path().join("pki"), &options).expect("a PKI");
     let audiences = vec!["https://kubernetes.default.svc.cluster.local".to_owned()];
     let signer = Signer::new(pki.service_account_key_pem(), audiences[0].clone(), audiences.clone())
