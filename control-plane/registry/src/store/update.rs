@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use skep_admission::Operation;
 use skep_api::error::{ApiError, MODIFIED};
+use skep_api::field::{Error, ErrorList, Path};
 use skep_storage::Revision;
 
 use super::admit::Write;
@@ -65,6 +66,7 @@ impl Registry {
         check_place(&object, target)?;
         match target.subresource.as_str() {
             "" => {
+                self.must_name_version(target, &object)?;
                 let changed =
                     self.change(target, options, Part::Object, &mut |_| Proposal::sent(object.clone())).await;
                 match changed {
@@ -81,6 +83,19 @@ impl Registry {
             "finalize" => self.finalize(target, &object, options).await,
             _ => self.update_given(target, &object, options).await,
         }
+    }
+
+    /// Some kinds can only be replaced by somebody who has seen them.
+    fn must_name_version(&self, target: &Target, object: &Value) -> Result<(), ApiError> {
+        let resource = self.resource(&target.resource)?;
+        let strategy = resource.row().strategy;
+        let free = strategy.unconditional_update() || strategy.create_on_update();
+        if free || meta::sent_revision(object)? != 0 {
+            return Ok(());
+        }
+        let path = Path::new("metadata").child("resourceVersion");
+        let error = Error::invalid(&path, "", "must be specified for an update");
+        Err(ApiError::invalid(resource.gvk(), &target.name, &ErrorList::from(vec![error])))
     }
 
     fn creates_on_update(&self, target: &Target) -> bool {
