@@ -1,2 +1,81 @@
 //! The `skep` command: parses the command line and composes the parts.
-fn main() {}
+
+mod agent;
+mod down;
+mod folders;
+mod host;
+mod isolate;
+mod kubeconfig;
+mod net;
+mod progress;
+mod runtime;
+mod server;
+mod supervise;
+mod up;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// A networking-first Kubernetes in one command.
+#[derive(Parser)]
+#[command(name = "skep", version)]
+struct Args {
+    /// What to log, as RUST_LOG has it.
+    #[arg(long, global = true, env = "SKEP_LOG", default_value = "warn,skep=info", value_name = "FILTER")]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a one-node cluster in the foreground.
+    Up(up::Options),
+    /// Run the control plane only.
+    Server(server::Options),
+    /// Run a node only.
+    Agent(agent::Options),
+    /// Write the credentials for another machine to join as a node.
+    Credentials(agent::CredentialsOptions),
+    /// Stop the pods of this node; with --purge remove every trace of Skep.
+    Down(down::Options),
+    /// Print a kubeconfig for the cluster's administrator.
+    Kubeconfig(kubeconfig::Options),
+    /// Look inside the data plane.
+    Net(net::Options),
+    /// Writes a container's output to its log file. Started by containerd.
+    #[command(hide = true)]
+    LogWriter,
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("skep: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> Result<()> {
+    if matches!(args.command, Command::LogWriter) {
+        // Starts with every container: nothing else may happen before it.
+        return Ok(skep_runtime::logger_main()?);
+    }
+    let filter = EnvFilter::try_new(&args.log).context("reading --log")?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match args.command {
+        Command::Up(options) => up::main(options),
+        Command::Server(options) => server::main(options),
+        Command::Agent(options) => agent::main(options),
+        Command::Credentials(options) => agent::credentials(&options),
+        Command::Down(options) => down::main(options),
+        Command::Kubeconfig(options) => kubeconfig::main(&options),
+        Command::Net(options) => net::main(&options),
+        Command::LogWriter => Ok(()),
+    }
+}

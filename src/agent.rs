@@ -1,0 +1,171 @@
+//! A node: the agent with its credentials.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use skep_auth::pki::Pki;
+use skep_client::{Client, ClientConfig, kubeconfig};
+use skep_node_agent::AgentConfig;
+use skep_node_agent::server::TlsFiles;
+
+use crate::folders::Folders;
+use crate::isolate::Isolation;
+use crate::{host, runtime};
+
+/// The files of a node's credentials, as `skep credentials` writes them.
+const KUBECONFIG: &str = "agent.conf";
+const SERVING_CERT: &str = "kubelet.crt";
+const SERVING_KEY: &str = "kubelet.key";
+const CA: &str = "ca.crt";
+
+/// `skep agent`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    pub(crate) folders: Folders,
+    #[command(flatten)]
+    pub(crate) isolation: Isolation,
+    #[command(flatten)]
+    pub(crate) node: NodeOptions,
+    /// A folder that `skep credentials` on the server made for this node.
+    #[arg(long, value_name = "DIR")]
+    credentials: PathBuf,
+    /// Ranges of service addresses, as the server has them.
+    #[arg(long, default_value = "10.96.0.0/16", value_delimiter = ',', value_name = "CIDR")]
+    service_cidr: Vec<String>,
+    /// Ranges of pod addresses, as the server has them.
+    #[arg(long, default_value = "10.244.0.0/16", value_delimiter = ',', value_name = "CIDR")]
+    pod_cidr: Vec<String>,
+    /// The address of the DNS service.
+    #[arg(long, default_value = "10.96.0.10", value_name = "IP")]
+    cluster_dns: IpAddr,
+}
+
+/// What a node is told.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NodeOptions {
+    /// The node's name; the host's by default.
+    #[arg(long, env = "SKEP_NODE_NAME", value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
+    /// The node's address; by default the one that the host speaks from.
+    #[arg(long, env = "SKEP_NODE_IP", value_name = "IP")]
+    pub(crate) node_ip: Option<IpAddr>,
+    /// Use this containerd instead of one of our own.
+    #[arg(long, env = "SKEP_CONTAINERD_SOCKET", value_name = "PATH")]
+    pub(crate) containerd_socket: Option<PathBuf>,
+    /// Registries to speak to without TLS (those on loopback are anyway).
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
+    pub(crate) insecure_registries: Vec<String>,
+    /// The MTU of pods; the uplink's by default.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) mtu: Option<u32>,
+    /// The pods that this node takes at most.
+    #[arg(long, default_value_t = 110, value_name = "N")]
+    pub(crate) max_pods: u32,
+}
+
+impl NodeOptions {
+    pub(crate) fn name(&self) -> Result<String> {
+        self.node_name.clone().map_or_else(host::name, Ok)
+    }
+
+    pub(crate) fn ip(&self) -> Result<IpAddr> {
+        self.node_ip.map_or_else(host::address, Ok)
+    }
+
+    /// The agent's settings for this node.
+    pub(crate) fn config(
+        &self,
+        folders: &Folders,
+        isolation: &Isolation,
+        client: Client,
+        tls: TlsFiles,
+    ) -> Result<AgentConfig> {
+        Ok(AgentConfig {
+            state_dir: folders.agent(),
+            containerd_root: folders.state_dir.join("containerd"),
+            run_dir: folders.run_dir.clone(),
+            log_dir: folders.log_dir.clone(),
+            pin_dir: folders.pin_dir.clone(),
+            cgroup: isolation.cgroup.clone(),
+            containerd_socket: self.containerd_socket.clone(),
+            // The shim runs this later, from elsewhere: a link to "self" would be the shim.
+            log_writer: std::env::current_exe().context("finding this program's path")?,
+            insecure_registries: self.insecure_registries.clone(),
+            mtu: self.mtu,
+            max_pods: self.max_pods,
+            ..AgentConfig::new(self.name()?, vec![self.ip()?], client, tls)
+        })
+    }
+}
+
+/// `skep agent`.
+pub(crate) fn main(options: Options) -> Result<()> {
+    options.isolation.enter()?;
+    let _lock = options.folders.lock()?;
+    runtime::run(async move |cancel| {
+        let read = |name: &str| read(&options.credentials.join(name));
+        let client = Client::new(ClientConfig::from_kubeconfig(options.credentials.join(KUBECONFIG))?)?;
+        let tls = TlsFiles { cert_pem: read(SERVING_CERT)?, key_pem: read(SERVING_KEY)?, client_ca_pem: read(CA)? };
+        let config = AgentConfig {
+            service_cidrs: options.service_cidr.clone(),
+            cluster_cidrs: options.pod_cidr.clone(),
+            cluster_dns: vec![options.cluster_dns],
+            ..options.node.config(&options.folders, &options.isolation, client, tls)?
+        };
+        skep_node_agent::run(config, cancel).await?;
+        Ok(())
+    })
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// `skep credentials`: what another machine needs to join as a node.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CredentialsOptions {
+    #[command(flatten)]
+    folders: Folders,
+    /// The node's name.
+    node: String,
+    /// The node's address.
+    #[arg(long, value_name = "IP")]
+    node_ip: IpAddr,
+    /// The server's URL as the node reaches it.
+    #[arg(long, value_name = "URL")]
+    server: String,
+    /// The folder to write; take it to the node, and keep it secret.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// `skep credentials`.
+pub(crate) fn credentials(options: &CredentialsOptions) -> Result<()> {
+    let pki = Pki::load_or_create(&options.folders.pki(), &skep_auth::pki::PkiOptions::default())?;
+    let client = client_certificate(&pki, &options.node)?;
+    let serving = pki.issue_server(&options.node, std::slice::from_ref(&options.node), &[options.node_ip])?;
+    fs::create_dir_all(&options.out).with_context(|| format!("making {}", options.out.display()))?;
+    let write = |name: &str, text: &str| {
+        let path = options.out.join(name);
+        crate::kubeconfig::write_secret(&path, text)
+    };
+    kubeconfig::write(
+        &options.out.join(KUBECONFIG),
+        &options.server,
+        pki.ca_pem(),
+        &client.cert_pem,
+        &client.key_pem,
+    )?;
+    write(SERVING_CERT, &serving.cert_pem)?;
+    write(SERVING_KEY, &serving.key_pem)?;
+    write(CA, pki.ca_pem())
+}
+
+/// The certificate that makes its holder this node.
+pub(crate) fn client_certificate(pki: &Pki, node: &str) -> Result<skep_auth::pki::CertPair> {
+    Ok(pki.issue_client(&format!("system:node:{node}"), &["system:nodes"])?)
+}

@@ -1,0 +1,291 @@
+//! The control plane: store, API server, controllers, scheduler, composed from their crates.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use ipnet::IpNet;
+use skep_apiserver::bootstrap::{self, Bootstrap};
+use skep_apiserver::identity::{ClusterLookup, follow_rbac, publish_rbac};
+use skep_apiserver::proxy::Kubelets;
+use skep_apiserver::tokens::Tokens;
+use skep_apiserver::{ApiServer, Config};
+use skep_auth::authentication::{Authenticator, BasicFile, Bearer, Chain, ClientCertificate, TokenFile, TokenVerifier};
+use skep_auth::authorization::{Authorizer, Union, abac::Abac, node::Node, rbac::Rbac};
+use skep_auth::pki::{ClientAuth, Pki, PkiOptions};
+use skep_auth::tokens::{ServiceAccountVerifier, Signer};
+use skep_client::Client;
+use skep_controllers::{ControllersConfig, PodRange};
+use skep_registry::Registry;
+use skep_storage::etcd::{Etcd, EtcdConfig};
+use skep_storage::{Embedded, Storage};
+use skep_api::user::UserInfo;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::folders::Folders;
+use crate::isolate::Isolation;
+use crate::{host, runtime};
+
+/// Who issues service-account tokens, and whom they are for.
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// `skep server`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    pub(crate) folders: Folders,
+    #[command(flatten)]
+    pub(crate) isolation: Isolation,
+    #[command(flatten)]
+    pub(crate) plane: Plane,
+}
+
+/// What a control plane is told.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Plane {
+    /// The address the cluster reaches this server at; the host's own by default.
+    #[arg(long, env = "SKEP_ADVERTISE_ADDRESS", value_name = "IP")]
+    pub(crate) advertise_address: Option<IpAddr>,
+    /// The HTTPS port.
+    #[arg(long, env = "SKEP_SECURE_PORT", default_value_t = 6443, value_name = "PORT")]
+    pub(crate) secure_port: u16,
+    /// Serve plain HTTP without authentication on this loopback port (classically 8080); 0 is off.
+    #[arg(long, env = "SKEP_INSECURE_PORT", default_value_t = 0, value_name = "PORT")]
+    pub(crate) insecure_port: u16,
+    /// Further names and addresses for the serving certificate.
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub(crate) tls_san: Vec<String>,
+    /// Store in etcd at these endpoints instead of the embedded store.
+    #[arg(long, env = "SKEP_ETCD_ENDPOINTS", value_delimiter = ',', value_name = "URL")]
+    pub(crate) etcd_endpoints: Vec<String>,
+    /// The CA of etcd's certificates.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) etcd_cafile: Option<PathBuf>,
+    /// Our certificate for etcd.
+    #[arg(long, value_name = "FILE", requires = "etcd_keyfile")]
+    pub(crate) etcd_certfile: Option<PathBuf>,
+    /// Its key.
+    #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
+    pub(crate) etcd_keyfile: Option<PathBuf>,
+    /// Ranges of service addresses, one a family.
+    #[arg(long, env = "SKEP_SERVICE_CIDR", default_value = "10.96.0.0/16", value_delimiter = ',', value_name = "CIDR")]
+    pub(crate) service_cidr: Vec<IpNet>,
+    /// Ranges of pod addresses, one a family.
+    #[arg(long, env = "SKEP_POD_CIDR", default_value = "10.244.0.0/16", value_delimiter = ',', value_name = "CIDR")]
+    pub(crate) pod_cidr: Vec<IpNet>,
+    /// Static tokens: `token,user,uid[,"group,…"]` lines.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_auth_file: Option<PathBuf>,
+    /// Passwords: `password,user,uid[,"group,…"]` lines.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) basic_auth_file: Option<PathBuf>,
+    /// A policy file for attribute-based authorization, beside RBAC.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authorization_policy_file: Option<PathBuf>,
+    /// Refuse requests without credentials also where roles would let `system:anonymous` in.
+    #[arg(long)]
+    pub(crate) no_anonymous: bool,
+}
+
+/// A running control plane.
+pub(crate) struct Server {
+    pub(crate) pki: Pki,
+    pub(crate) address: SocketAddr,
+}
+
+/// `skep server`.
+pub(crate) fn main(options: Options) -> Result<()> {
+    options.isolation.enter()?;
+    let _lock = options.folders.lock()?;
+    runtime::run(async move |cancel| {
+        let tasks = TaskTracker::new();
+        start(&options.folders, &options.plane, &tasks, &cancel).await?;
+        cancel.cancelled().await;
+        tasks.close();
+        tasks.wait().await;
+        Ok(())
+    })
+}
+
+/// The addresses that a control plane answers at.
+pub(crate) fn address(plane: &Plane) -> Result<SocketAddr> {
+    let ip = match plane.advertise_address {
+        Some(ip) => ip,
+        None => host::address().context("say which address to use: --advertise-address")?,
+    };
+    Ok(SocketAddr::new(ip, plane.secure_port))
+}
+
+/// Starts a control plane; returns when it serves. Its tasks end with `cancel`.
+pub(crate) async fn start(
+    folders: &Folders,
+    plane: &Plane,
+    tasks: &TaskTracker,
+    cancel: &CancellationToken,
+) -> Result<Server> {
+    let address = address(plane)?;
+    // Before anything is changed: a second server must not get far.
+    let listener = listen(SocketAddr::new(unspecified(address.ip()), plane.secure_port)).await?;
+    let pki = Pki::load_or_create(&folders.pki(), &pki_options(plane, address)?)?;
+    let storage = storage(folders, plane).await?;
+    let registry = Registry::start(storage, registry_options(plane), tasks, cancel.child_token()).await?;
+    let (api, rbac) = build(plane, &pki, &registry, address)?;
+    let cluster = Bootstrap {
+        address: address.ip(),
+        port: address.port(),
+        service_ip: nth(&plane.service_cidr, 1)?,
+        dns_ip: Some(nth(&plane.service_cidr, 10)?),
+    };
+    bootstrap::bootstrap(&registry, &cluster).await.context("making what every cluster begins with")?;
+    publish_rbac(&registry, &rbac).await.context("reading the roles")?;
+    tasks.spawn(follow_rbac(Arc::clone(&registry), rbac, cancel.child_token()));
+    tasks.spawn(bootstrap::keep(Arc::clone(&registry), cluster, cancel.child_token()));
+    let tls = pki.server_config(pki.server(), ClientAuth::Optional)?;
+    spawn(tasks, "the API server", api.clone().serve(listener, tls, cancel.child_token()));
+    if plane.insecure_port != 0 {
+        let plain = listen(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), plane.insecure_port)).await?;
+        spawn(tasks, "the plain port", api.clone().serve_plain(plain, cancel.child_token()));
+    }
+    controllers(&api, plane, &pki, tasks, cancel)?;
+    Ok(Server { pki, address })
+}
+
+/// Controllers and scheduler: each with an identity of its own, over the API only.
+fn controllers(
+    api: &ApiServer,
+    plane: &Plane,
+    pki: &Pki,
+    tasks: &TaskTracker,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let client = |name: &str| Client::in_process(api.router(), UserInfo::new(name, Vec::<String>::new()));
+    let node_prefix = |range: &IpNet| match range {
+        IpNet::V4(_) => 24.max(range.prefix_len()),
+        IpNet::V6(_) => 64.max(range.prefix_len()),
+    };
+    let pod_ranges = plane.pod_cidr.iter().map(|range| PodRange { cluster: *range, node_prefix: node_prefix(range) });
+    let config = ControllersConfig { pod_ranges: pod_ranges.collect(), ca_pem: pki.ca_pem().to_owned() };
+    tasks.spawn(skep_controllers::run(client("system:kube-controller-manager"), config, cancel.child_token()));
+    spawn(tasks, "the scheduler", skep_scheduler::run(client("system:kube-scheduler"), cancel.child_token()));
+    Ok(())
+}
+
+/// A part that must not end by itself: if it does with an error, that is said.
+fn spawn<E: std::fmt::Display + Send + 'static>(
+    tasks: &TaskTracker,
+    what: &'static str,
+    part: impl Future<Output = Result<(), E>> + Send + 'static,
+) {
+    tasks.spawn(async move {
+        if let Err(error) = part.await {
+            tracing::error!(%error, "{what} ended");
+        }
+    });
+}
+
+fn build(plane: &Plane, pki: &Pki, registry: &Arc<Registry>, address: SocketAddr) -> Result<(ApiServer, Arc<Rbac>)> {
+    let lookup = ClusterLookup(Arc::clone(registry));
+    let signer = Signer::new(pki.service_account_key_pem(), ISSUER, vec![ISSUER.to_owned()])?;
+    let mut verifiers: Vec<Arc<dyn TokenVerifier>> =
+        vec![Arc::new(ServiceAccountVerifier::new(Arc::clone(&signer), lookup.clone()))];
+    if let Some(path) = &plane.token_auth_file {
+        verifiers.push(Arc::new(TokenFile::parse(&read(path)?).with_context(|| path.display().to_string())?));
+    }
+    let bearer = Arc::new(Bearer::new(verifiers, signer.audiences().to_vec()));
+    let mut authenticators: Vec<Box<dyn Authenticator>> = vec![Box::new(ClientCertificate), Box::new(Arc::clone(&bearer))];
+    if let Some(path) = &plane.basic_auth_file {
+        authenticators.push(Box::new(BasicFile::parse(&read(path)?).with_context(|| path.display().to_string())?));
+    }
+    let rbac = Arc::new(Rbac::new());
+    let mut authorizers: Vec<Box<dyn Authorizer>> = vec![Box::new(Node::new(lookup)), Box::new(Arc::clone(&rbac))];
+    if let Some(path) = &plane.authorization_policy_file {
+        authorizers.push(Box::new(Abac::parse(&read(path)?).with_context(|| path.display().to_string())?));
+    }
+    let kubelet = pki.stored_client("apiserver-kubelet-client", "skep-apiserver-kubelet", &["system:masters"])?;
+    let config = Config {
+        tokens: Some(Tokens { signer, bearer }),
+        kubelets: Some(Kubelets::new(pki.ca_pem(), &kubelet.cert_pem, &kubelet.key_pem)?),
+        advertise: Some(address),
+        ..Config::new(
+            Arc::clone(registry),
+            Chain::new(authenticators, !plane.no_anonymous),
+            Arc::new(Union::new(authorizers)),
+        )
+    };
+    Ok((ApiServer::build(config), rbac))
+}
+
+fn registry_options(plane: &Plane) -> skep_registry::Options {
+    skep_registry::Options {
+        service_ranges: plane.service_cidr.clone(),
+        admission: Box::new(|reader| {
+            let reader: Arc<dyn skep_admission::Reader> = reader;
+            skep_admission::plugins::standard(&reader)
+        }),
+        ..skep_registry::Options::default()
+    }
+}
+
+async fn storage(folders: &Folders, plane: &Plane) -> Result<Arc<dyn Storage>> {
+    if plane.etcd_endpoints.is_empty() {
+        let path = folders.store();
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        }
+        let store = Embedded::open(&path, skep_storage::embedded::Options::default()).await;
+        return Ok(store.with_context(|| format!("opening the store {}", path.display()))?);
+    }
+    let config = EtcdConfig {
+        endpoints: plane.etcd_endpoints.clone(),
+        ca: plane.etcd_cafile.as_deref().map(read).transpose()?,
+        cert: plane.etcd_certfile.as_deref().map(read).transpose()?,
+        key: plane.etcd_keyfile.as_deref().map(read).transpose()?,
+        ..EtcdConfig::default()
+    };
+    let etcd = Etcd::connect(config).await;
+    Ok(etcd.with_context(|| format!("connecting to etcd at {}", plane.etcd_endpoints.join(", ")))?)
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listening on {address}; is another server running?"))
+}
+
+/// All addresses of a family: IPv6's includes IPv4's where the host has not turned that off.
+fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// The n-th address of the first range.
+pub(crate) fn nth(ranges: &[IpNet], n: usize) -> Result<IpAddr> {
+    let Some(range) = ranges.first() else { bail!("--service-cidr names no range") };
+    range.hosts().nth(n - 1).with_context(|| format!("the service range {range} is too small"))
+}
+
+fn pki_options(plane: &Plane, address: SocketAddr) -> Result<PkiOptions> {
+    let mut server_names: Vec<String> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
+        .map(str::to_owned)
+        .into();
+    let mut server_ips = vec![Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into(), address.ip()];
+    for range in &plane.service_cidr {
+        server_ips.push(nth(&[*range], 1)?);
+    }
+    for name in &plane.tls_san {
+        match name.parse::<IpAddr>() {
+            Ok(ip) => server_ips.push(ip),
+            Err(_) => server_names.push(name.clone()),
+        }
+    }
+    Ok(PkiOptions { server_names, server_ips })
+}
