@@ -48,7 +48,10 @@ enum Command {
     Net(net::Options),
     /// Writes a container's output to its log file. Started by containerd.
     #[command(hide = true)]
-    LogWriter,
+    LogWriter {
+        /// What to write where.
+        argument: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -62,9 +65,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<()> {
-    if matches!(args.command, Command::LogWriter) {
+    if let Command::LogWriter { argument } = &args.command {
         // Starts with every container: nothing else may happen before it.
-        return Ok(skep_runtime::logger_main()?);
+        return Ok(skep_runtime::logger_main(argument)?);
     }
     let filter = EnvFilter::try_new(&args.log).context("reading --log")?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -76,6 +79,6 @@ fn run(args: Args) -> Result<()> {
         Command::Down(options) => down::main(options),
         Command::Kubeconfig(options) => kubeconfig::main(&options),
         Command::Net(options) => net::main(&options),
-        Command::LogWriter => Ok(()),
+        Command::LogWriter { .. } => Ok(()),
     }
 }

@@ -21,7 +21,7 @@ mod purge;
 
 pub use compose::run;
 pub use config::AgentConfig;
-pub use purge::{PurgeOptions, purge};
+pub use purge::{PurgeOptions, purge, stop_pods};
 
 /// What ends the agent.
 #[derive(Debug, thiserror::Error)]

@@ -29,6 +29,15 @@ pub struct PurgeOptions {
     pub log_writer: PathBuf,
 }
 
+impl PurgeOptions {
+    fn runtime(&self) -> RuntimeConfig {
+        let mut runtime = RuntimeConfig::new(&self.containerd_root, &self.run_dir);
+        runtime.socket.clone_from(&self.containerd_socket);
+        runtime.log_writer.clone_from(&self.log_writer);
+        runtime
+    }
+}
+
 impl From<&crate::AgentConfig> for PurgeOptions {
     fn from(config: &crate::AgentConfig) -> Self {
         Self {
@@ -44,14 +53,22 @@ impl From<&crate::AgentConfig> for PurgeOptions {
     }
 }
 
+/// Ends the node's containers and its containerd. The agent must not run; its next start makes the pods
+/// anew, at the addresses that they have.
+///
+/// # Errors
+/// When containerd can't be reached or refuses.
+pub async fn stop_pods(options: PurgeOptions) -> Result<(), Error> {
+    skep_runtime::purge::stop(options.runtime()).await?;
+    Ok(())
+}
+
 /// Removes everything an agent made. It must not run any more. Can be repeated.
 ///
 /// # Errors
 /// The first thing that cannot be removed; what comes after it stays for the next call.
 pub async fn purge(options: PurgeOptions) -> Result<(), Error> {
-    let mut runtime = RuntimeConfig::new(&options.containerd_root, &options.run_dir);
-    runtime.socket = options.containerd_socket;
-    runtime.log_writer = options.log_writer;
+    let runtime = options.runtime();
     // The network first: its pins live in the run folder, and it restores sysctls by its records.
     PodNetwork::purge(&options.run_dir, &options.state_dir).await?;
     skep_runtime::purge::purge(runtime).await?;

@@ -40,10 +40,37 @@ pub async fn purge(config: RuntimeConfig) -> Result<()> {
     remove_tree(&config.run_dir)
 }
 
-async fn empty(runtime: &Runtime) -> Result<()> {
+/// Ends and removes every container of ours, and our own containerd; images and their content stay.
+pub async fn stop(config: RuntimeConfig) -> Result<()> {
+    let daemon = config.daemon();
+    if config.socket.is_none() && daemon.running().is_none() && !daemon.root.join("root").exists() {
+        return Ok(());
+    }
+    let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
+    let runtime = Runtime::start(config.clone(), tracker.clone(), cancel.clone()).await;
+    let stopped = match &runtime {
+        Ok(runtime) => remove_containers(runtime).await,
+        Err(error) => Err(Error::Daemon(error.to_string())),
+    };
+    cancel.cancel();
+    tracker.close();
+    tracker.wait().await;
+    stopped?;
+    if config.socket.is_none() {
+        daemon.stop().await?;
+    }
+    Ok(())
+}
+
+async fn remove_containers(runtime: &Runtime) -> Result<()> {
     for record in runtime.containers().await? {
         runtime.remove_container(&record.id).await?;
     }
+    Ok(())
+}
+
+async fn empty(runtime: &Runtime) -> Result<()> {
+    remove_containers(runtime).await?;
     for (name, _) in crate::image::store_names(&runtime.rpc).await? {
         runtime.remove_image(&name).await?;
     }
