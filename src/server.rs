@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -33,6 +34,9 @@ use crate::{host, runtime};
 
 /// Who issues service-account tokens, and whom they are for.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// What etcd keeps of the past: as the embedded store does.
+const ETCD_HISTORY: Duration = Duration::from_secs(300);
 
 /// `skep server`.
 #[derive(Args, Clone, Debug)]
@@ -245,6 +249,7 @@ async fn storage(folders: &Folders, plane: &Plane) -> Result<Arc<dyn Storage>> {
         ca: plane.etcd_cafile.as_deref().map(read).transpose()?,
         cert: plane.etcd_certfile.as_deref().map(read).transpose()?,
         key: plane.etcd_keyfile.as_deref().map(read).transpose()?,
+        history_age: Some(ETCD_HISTORY),
         ..EtcdConfig::default()
     };
     let etcd = Etcd::connect(config).await;
