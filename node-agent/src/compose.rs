@@ -208,7 +208,13 @@ fn spawn_proxy(
         data_plane,
         // The pod network follows the uplinks itself.
         attach_uplinks: false,
-        keep_source: config.cluster_cidrs.iter().map(parse).collect::<Result<_, _>>()?,
+        // Service addresses too: one that nobody serves must be refused by its route, not sent away.
+        keep_source: config
+            .cluster_cidrs
+            .iter()
+            .chain(&config.service_cidrs)
+            .map(parse)
+            .collect::<Result<_, _>>()?,
         netns_dir: config.run_dir.join("netns"),
         metrics: metrics.proxy.clone(),
     };

@@ -15,7 +15,7 @@ const TARGET: &str = "bpfel-unknown-none";
 const FLAGS: &str = "-C debuginfo=2 -C link-arg=--btf -C target-cpu=v3";
 
 /// Builds the object and returns where it is.
-pub fn build() -> Result<PathBuf> {
+pub(crate) fn build() -> Result<PathBuf> {
     build_with(&setup_toolchain()?)
 }
 

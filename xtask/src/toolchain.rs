@@ -26,11 +26,11 @@ const CHOICE_VARIABLE: &str = "SKEP_EBPF_TOOLCHAIN";
 
 /// A compiler, a linker and how to call cargo with them.
 #[derive(Debug, Clone)]
-pub struct Toolchain {
+pub(crate) struct Toolchain {
     /// Which of the ways it is, for messages.
-    pub name: String,
+    pub(crate) name: String,
     /// The folder that holds it.
-    pub prefix: PathBuf,
+    pub(crate) prefix: PathBuf,
     /// The program and first arguments that run cargo.
     cargo: Vec<OsString>,
     /// Arguments after `build`.
@@ -41,12 +41,12 @@ pub struct Toolchain {
 
 impl Toolchain {
     /// The linker inside the prefix.
-    pub fn linker(&self) -> PathBuf {
+    pub(crate) fn linker(&self) -> PathBuf {
         self.prefix.join("bin/bpf-linker")
     }
 
     /// `cargo build` by this tool chain. Variables of an outer cargo or rustup do not leak in.
-    pub fn cargo_build(&self) -> Command {
+    pub(crate) fn cargo_build(&self) -> Command {
         let mut command = clean_command(&self.cargo[0]);
         command.args(&self.cargo[1..]).arg("build").args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -56,7 +56,7 @@ impl Toolchain {
 }
 
 /// Finds or installs the tool chain. Fast when it is there already.
-pub fn setup_toolchain() -> Result<Toolchain> {
+pub(crate) fn setup_toolchain() -> Result<Toolchain> {
     let forced = env::var(CHOICE_VARIABLE).ok();
     match forced.as_deref() {
         Some("nightly") => nightly::setup(),

@@ -1,5 +1,8 @@
 //! From a Service and its slices to the tables that should exist for it. Pure.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;

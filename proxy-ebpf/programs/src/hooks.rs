@@ -94,7 +94,7 @@ fn balance(skb: Skb, packet: &Packet, frontend: &Frontend, origin: Origin) -> i3
     let entropy = unsafe { bpf_get_prandom_u32() };
     let (backend, target) = match choose(set_id, &AffinityKey::address(packet.tuple.src, set_id), entropy) {
         Choice::Backend(id, backend) => (id, backend),
-        Choice::Empty(set_flags) => return refuse(frontend, set_flags),
+        Choice::Empty(set_flags) => return refuse(packet, frontend, set_flags),
         Choice::Broken => return drop(Counter::DropNoBackend),
     };
     let hairpin = same_addr(&target.addr, &packet.tuple.src);
@@ -134,11 +134,15 @@ fn send_new(skb: Skb, packet: &Packet, plan: &Plan, counter: Counter) -> i32 {
 }
 
 #[inline(always)]
-fn refuse(frontend: &Frontend, set_flags: u32) -> i32 {
-    let kind = frontend.flags & frontend::KIND_MASK;
-    if set_flags & set::DROP_WHEN_EMPTY == 0 && (kind == frontend::NODE_PORT || kind == frontend::CLUSTER_IP)
-    {
-        // Nothing listens there, so the kernel itself answers with a reset or "unreachable".
+fn refuse(packet: &Packet, frontend: &Frontend, set_flags: u32) -> i32 {
+    // On an address of the node nothing listens, and the range of cluster IPs has an "unreachable" route: the kernel
+    // itself answers with a reset or an ICMP error. Any other address it would send on.
+    let is_own = match local(&packet.tuple.dst) {
+        Some(place) => place.flags & endpoint::HOST != 0,
+        None => false,
+    };
+    let is_answered = is_own || frontend.flags & frontend::KIND_MASK == frontend::CLUSTER_IP;
+    if set_flags & set::DROP_WHEN_EMPTY == 0 && is_answered {
         count(Counter::Rejected);
         return TC_ACT_OK;
     }

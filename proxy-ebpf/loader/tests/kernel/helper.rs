@@ -73,6 +73,16 @@ impl Kept {
                 Ok("kept".to_owned())
             }
             ["use-udp", name] => talk_udp(self.udp.get(name).ok_or(io::ErrorKind::NotFound)?),
+            // Nanoseconds of a new UDP socket and its connect(2), which sends nothing.
+            ["cost", count, to] => {
+                let to: std::net::SocketAddr = to.parse().map_err(io::Error::other)?;
+                let count: u32 = count.parse().map_err(io::Error::other)?;
+                let begin = std::time::Instant::now();
+                for _ in 0..count {
+                    UdpSocket::bind("0.0.0.0:0")?.connect(to)?;
+                }
+                Ok((begin.elapsed() / count).as_nanos().to_string())
+            }
             ["many", count, to] => {
                 let mut answers: BTreeMap<String, usize> = BTreeMap::new();
                 for _ in 0..count.parse::<usize>().map_err(io::Error::other)? {

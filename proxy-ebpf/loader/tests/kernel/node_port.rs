@@ -337,3 +337,45 @@ fn flows_that_are_over_are_collected_and_live_ones_stay() {
     assert_eq!(flows(), 0);
     assert_eq!(net.counter("flows_collected"), 1);
 }
+
+#[test]
+fn a_connection_lives_through_an_upgrade_of_the_programs() {
+    if !possible("a_connection_lives_through_an_upgrade_of_the_programs") {
+        return;
+    }
+    let net = Net::new("up");
+    serve(&net.pod(5), "10.244.9.5:8080", "pod5");
+    put_service(net.plane.services(), 1, "192.0.2.1:30080", TCP, &["10.244.9.5:8080"], 0);
+    let mut stream = inside(&net.client(), || {
+        let stream = TcpStream::connect("192.0.2.1:30080").expect("connected");
+        stream.set_read_timeout(Some(Duration::from_secs(3))).expect("a timeout");
+        stream
+    });
+    let mut ask = || {
+        stream.write_all(b"x").expect("sent");
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer).expect("an answer");
+        assert_eq!(&answer, b"pod5\n");
+    };
+    ask();
+    let links = || Inspector::new(&net.place.pin_dir).links().expect("links");
+    let before = links();
+    std::thread::scope(|scope| {
+        let swap = scope.spawn(|| {
+            net.enter();
+            net.place.load()
+        });
+        let mut rounds = 0;
+        while !swap.is_finished() {
+            ask();
+            rounds += 1;
+        }
+        eprintln!("{rounds} requests on one connection while the programs were swapped");
+        drop(swap.join().expect("the loader"));
+    });
+    ask();
+    let after = links();
+    assert_eq!(before.len(), after.len());
+    assert!(before.iter().zip(&after).all(|(old, new)| old.name == new.name && old.program != new.program));
+    assert_eq!(tcp(&net.client(), "192.0.2.1:30080"), "pod5", "and new ones are made");
+}
