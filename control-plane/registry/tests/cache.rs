@@ -255,3 +255,19 @@ async fn the_future_is_refused_and_the_forgotten_is_gone() {
     };
     assert_eq!(error.reason, Reason::Expired);
 }
+
+#[tokio::test]
+async fn reads_stay_consistent_when_others_write_elsewhere_in_the_store() {
+    use skep_storage::{Op, Storage, TxnRequest};
+    let world = World::new(usize::MAX).await;
+    let collection = core("configmaps", "n", "");
+    world.create(&collection, json!({"metadata": {"name": "a"}})).await;
+    let elsewhere = TxnRequest {
+        success: vec![Op::Put { key: "/elsewhere".to_owned(), value: "x".into(), lease: 0 }],
+        ..TxnRequest::default()
+    };
+    let revision = world.storage.txn(elsewhere).await.expect("written").revision;
+    let list = world.registry.list(&collection, &ListOptions::default()).await.expect("a list");
+    assert_eq!(list.items.len(), 1);
+    assert!(list.revision >= revision);
+}

@@ -1,6 +1,7 @@
 //! Get, list and watch.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use skep_api::error::ApiError;
 use skep_storage::{Revision, Storage};
@@ -8,6 +9,9 @@ use tokio::sync::watch::Receiver;
 
 use super::{Registry, Resource, Target, storage_error};
 use crate::cache::{At, Filter, List, ListOptions, Object, Progress, Watch, WatchOptions, plan, wait_for};
+
+/// A change that was just written is in the caches by then.
+const SOON: Duration = Duration::from_millis(5);
 
 /// Knows how new the caches are.
 #[derive(Clone)]
@@ -36,8 +40,11 @@ impl Freshness {
     /// Waits until the caches have reached a revision.
     pub(crate) async fn reach(&self, revision: Revision) -> Result<(), ApiError> {
         let mut progress = self.progress.clone();
-        if progress.borrow().revision < revision {
-            // Changes outside of what the caches follow are told by progress messages only.
+        let soon = progress.wait_for(|progress| progress.ready && progress.revision >= revision);
+        let reached = tokio::time::timeout(SOON, soon).await.is_ok_and(|reached| reached.is_ok());
+        if !reached {
+            // Changes outside of what the caches follow are told by progress messages only. Asking for
+            // one at once would make each read under load ask, though the change is on its way.
             self.storage.request_progress().await.map_err(|error| storage_error(&error))?;
         }
         wait_for(&mut progress, revision).await
