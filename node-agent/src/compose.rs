@@ -267,7 +267,7 @@ fn spawn_dns(tracker: &TaskTracker, cancel: &CancellationToken, config: &AgentCo
             match skep_dns::run(dns.clone(), client.clone(), cancel.clone()).await {
                 Ok(()) => return,
                 Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "DNS ended; trying again")
+                    tracing::error!(error = &error as &dyn std::error::Error, "DNS ended; trying again");
                 }
             }
             let pause = tokio::time::sleep(std::time::Duration::from_secs(2));

@@ -32,7 +32,7 @@ fn pods_live_and_end() {
                 }),
             )
             .await;
-        let pod = cluster.wait("web", |pod| support::ready(pod)).await;
+        let pod = cluster.wait("web", support::ready).await;
         eprintln!("created to ready with an init container: {:?}", begin.elapsed());
         let status = pod.status.clone().unwrap();
         assert_eq!(status.phase.as_deref(), Some("Running"));

@@ -211,10 +211,9 @@ impl Worker {
             *last = Some(status);
             changed
         });
-        let running = view::spec(&self.pod)
-            .containers
-            .iter()
-            .all(|c| self.seen.container(&c.name).is_some_and(|c| c.is_running()));
+        let running = view::spec(&self.pod).containers.iter().all(|c| {
+            self.seen.container(&c.name).is_some_and(skep_agent_core::observed::Container::is_running)
+        });
         if running && !self.told_start {
             self.told_start = true;
             self.tools.metrics.pod_start.observe(self.first_seen.elapsed().as_secs_f64());

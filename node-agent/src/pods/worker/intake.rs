@@ -59,7 +59,7 @@ impl Worker {
             Done::CleanUp(Err(_)) | Done::Refreshed => {}
             Done::Finalize(Ok(())) => self.leave(),
             Done::Finalize(Err(error)) => {
-                tracing::warn!(pod = self.pod.metadata.name, error, "cannot remove the object yet")
+                tracing::warn!(pod = self.pod.metadata.name, error, "cannot remove the object yet");
             }
         }
     }
@@ -85,7 +85,7 @@ impl Worker {
                 entry.started = spec.as_ref().is_none_or(|c| c.startup_probe.is_none());
                 entry.ready = spec.as_ref().is_none_or(|c| c.readiness_probe.is_none());
                 if let Some(exit) = early {
-                    self.note_exit(name, number, exit);
+                    self.note_exit(name, number, &exit);
                 }
             }
             Err(failure) => {
@@ -137,13 +137,13 @@ impl Worker {
                 .map(|a| (name.clone(), a.number))
         });
         if let Some((name, number)) = found {
-            self.note_exit(&name, number, exit);
+            self.note_exit(&name, number, &exit);
             self.read_message(&name).await;
         }
     }
 
     /// Notes the end; the message follows by [`Self::read_message`].
-    fn note_exit(&mut self, name: &str, number: u32, exit: ExitRecord) {
+    fn note_exit(&mut self, name: &str, number: u32, exit: &ExitRecord) {
         let Some(entry) = self.seen.containers.get_mut(name) else { return };
         let Some(attempt) = entry.attempt.as_mut().filter(|a| a.number == number) else { return };
         let reason = match (&exit.reason, exit.oom, exit.code) {
@@ -218,10 +218,10 @@ impl Worker {
         match (kind, verdict) {
             (Kind::Startup, Some(Verdict::Success)) => entry.started = true,
             (Kind::Startup, Some(Verdict::Failure)) => {
-                entry.unhealthy = Some("failed startup probe".to_owned())
+                entry.unhealthy = Some("failed startup probe".to_owned());
             }
             (Kind::Liveness, Some(Verdict::Failure)) => {
-                entry.unhealthy = Some("failed liveness probe".to_owned())
+                entry.unhealthy = Some("failed liveness probe".to_owned());
             }
             (Kind::Readiness, Some(verdict)) => entry.ready = verdict == Verdict::Success,
             (Kind::Liveness, Some(Verdict::Success)) | (_, None) => {}
@@ -276,7 +276,7 @@ impl Worker {
             match refreshed {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(pod = pod.metadata.name, %error, "volumes keep their old contents")
+                    tracing::warn!(pod = pod.metadata.name, %error, "volumes keep their old contents");
                 }
                 Err(_) => tracing::warn!(pod = pod.metadata.name, "refreshing the volumes takes too long"),
             }
