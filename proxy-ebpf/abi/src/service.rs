@@ -200,6 +200,21 @@ pub struct Reverse {
 }
 plain!(Reverse, 24);
 
+/// A connected socket that was translated, by its cookie. Removed when the socket is released.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Connected {
+    /// The backend's address.
+    pub backend: Addr,
+    /// What the socket believes it talks to.
+    pub reverse: Reverse,
+    /// The backend's port.
+    pub port_be: u16,
+    /// Always zero.
+    pub zero: [u8; 2],
+}
+plain!(Connected, 44);
+
 /// The data of a longest-prefix key of allowed sources; the set's bits come first and are always matched whole.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

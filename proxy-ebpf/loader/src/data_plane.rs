@@ -243,8 +243,12 @@ impl DataPlane {
 
     /// Destroys the translated sockets to backends that are gone, here and in each of `namespaces`.
     pub fn destroy_sockets(&self, gone: &[Gone], namespaces: &[PathBuf]) -> Destroyed {
-        sockets::destroy(gone, namespaces, &|key, set| match self.services.reverse.get(key) {
-            Ok(reverse) => reverse.is_some_and(|reverse| reverse.set == set),
+        sockets::destroy(gone, namespaces, &|key, set| match self.services.connected.get(&key.cookie) {
+            Ok(connected) => connected.is_some_and(|connected| {
+                connected.reverse.set == set
+                    && connected.backend == key.addr
+                    && connected.port_be == key.port_be
+            }),
             // A map that cannot be read must not spare a socket that talks to nobody.
             Err(_) => true,
         })

@@ -13,13 +13,14 @@ use crate::error::{Error, Result};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/skep.o"));
 
 /// The maps that outlive the process. The scratch map holds nothing between packets.
-pub(crate) const PINNED_MAPS: [&str; 15] = [
+pub(crate) const PINNED_MAPS: [&str; 16] = [
     "frontends",
     "sets",
     "slots",
     "backends",
     "affinity",
     "affinity_match",
+    "connected",
     "reverse",
     "skip_socket",
     "flows",
@@ -32,7 +33,7 @@ pub(crate) const PINNED_MAPS: [&str; 15] = [
 ];
 
 /// A cgroup program: its name and the kernel's number of its hook.
-pub(crate) const SOCKET_PROGRAMS: [(&str, u32); 8] = [
+pub(crate) const SOCKET_PROGRAMS: [(&str, u32); 9] = [
     ("skep_connect4", 10),
     ("skep_connect6", 11),
     ("skep_sendmsg4", 14),
@@ -41,6 +42,7 @@ pub(crate) const SOCKET_PROGRAMS: [(&str, u32); 8] = [
     ("skep_recvmsg6", 20),
     ("skep_getpeername4", 29),
     ("skep_getpeername6", 30),
+    ("skep_release", 34),
 ];
 
 /// What comes in over an uplink.
@@ -110,6 +112,7 @@ impl Programs {
 fn load_one(object: &mut Ebpf, name: &'static str) -> Result<()> {
     match object.program_mut(name) {
         Some(Program::CgroupSockAddr(program)) => program.load(),
+        Some(Program::CgroupSock(program)) => program.load(),
         Some(Program::SchedClassifier(program)) => program.load(),
         _ => return Err(Error::MissingProgram(name)),
     }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use skep_ebpf_abi::service::{
-    Affinity, AffinityKey, AffinityMatch, Backend, Frontend, FrontendKey, Reverse, ReverseKey, Set, SlotKey,
-    SourceRange,
+    Affinity, AffinityKey, AffinityMatch, Backend, Connected, Frontend, FrontendKey, Reverse, ReverseKey,
+    Set, SlotKey, SourceRange,
 };
 use skep_ebpf_abi::{Addr, Plain};
 
@@ -33,6 +33,7 @@ pub(crate) struct KernelServiceMaps {
     affinity_match: KernelMap<AffinityMatch, u32>,
     ranges: KernelMap<Prefix<SourceRange>, u32>,
     pub(crate) affinity: KernelMap<AffinityKey, Affinity>,
+    pub(crate) connected: KernelMap<u64, Connected>,
     pub(crate) reverse: KernelMap<ReverseKey, Reverse>,
 }
 
@@ -46,6 +47,7 @@ impl KernelServiceMaps {
             affinity_match: KernelMap::open(folder, "affinity_match")?,
             ranges: KernelMap::open(folder, "source_ranges")?,
             affinity: KernelMap::open(folder, "affinity")?,
+            connected: KernelMap::open(folder, "connected")?,
             reverse: KernelMap::open(folder, "reverse")?,
         })
     }
@@ -58,6 +60,7 @@ impl KernelServiceMaps {
             ("slots", self.slots.entries()?.len(), self.slots.limit()),
             ("backends", self.backends.entries()?.len(), self.backends.limit()),
             ("affinity", self.affinity.entries()?.len(), self.affinity.limit()),
+            ("connected", self.connected.entries()?.len(), self.connected.limit()),
             ("reverse", self.reverse.entries()?.len(), self.reverse.limit()),
         ])
     }

@@ -12,8 +12,8 @@ use skep_ebpf_abi::counter::Counter;
 use skep_ebpf_abi::flow::{Flow, FlowKey};
 use skep_ebpf_abi::node::{Endpoint, NodeConfig};
 use skep_ebpf_abi::service::{
-    Affinity, AffinityKey, AffinityMatch, Backend, Frontend, FrontendKey, Reverse, ReverseKey, Set, SlotKey,
-    SourceRange,
+    Affinity, AffinityKey, AffinityMatch, Backend, Connected, Frontend, FrontendKey, Reverse, ReverseKey,
+    Set, SlotKey, SourceRange,
 };
 
 /// What clients dial.
@@ -41,7 +41,12 @@ pub static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_en
 pub static AFFINITY_MATCH: HashMap<AffinityMatch, u32> =
     HashMap::with_max_entries(524_288, BPF_F_NO_PREALLOC);
 
-/// Translated sockets.
+/// Connected sockets that were translated. An entry goes with its socket, so none is ever evicted, and a connect
+/// does not pay for making room.
+#[map(name = "connected")]
+pub static CONNECTED: HashMap<u64, Connected> = HashMap::with_max_entries(1_048_576, BPF_F_NO_PREALLOC);
+
+/// Peers of unconnected sockets: one may have many, and none is told when it ends.
 #[map(name = "reverse")]
 pub static REVERSE: LruHashMap<ReverseKey, Reverse> = LruHashMap::with_max_entries(131_072, 0);
 

@@ -7,15 +7,16 @@ use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval,
 };
-use aya_ebpf::macros::cgroup_sock_addr;
-use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
+use aya_ebpf::programs::{SockAddrContext, SockContext};
 use skep_ebpf_abi::counter::Counter;
 use skep_ebpf_abi::hash;
-use skep_ebpf_abi::service::{AffinityKey, FrontendKey, Reverse, ReverseKey};
+use skep_ebpf_abi::service::{AffinityKey, Connected, FrontendKey, Reverse, ReverseKey};
 use skep_ebpf_abi::{Addr, UDP};
 
 use crate::count::count;
-use crate::maps::{FRONTENDS, REVERSE, SKIP_SOCKET};
+use crate::flows::same_addr;
+use crate::maps::{CONNECTED, FRONTENDS, REVERSE, SKIP_SOCKET};
 use crate::select::{Choice, choose};
 
 /// Set by the loader where the kernel has `bpf_set_retval` (5.18); without it a refused connect says EPERM.
@@ -151,23 +152,36 @@ fn translate(socket: &Socket, moment: Moment) -> i32 {
         count(Counter::SocketInconsistent);
         return PASS;
     }
-    let key = ReverseKey::new(cookie, backend.addr, backend.port_be);
-    let value = Reverse { addr, port_be, zero: [0; 2], set };
-    // SAFETY: the value is only read.
-    let known = moment == Moment::Send
-        && match unsafe { REVERSE.get(key) } {
-            Some(known) => {
-                known.addr.words_be[3] == addr.words_be[3] && known.port_be == port_be && known.set == set
-            }
-            None => false,
-        };
-    if !known {
-        // Without the way back, answers would come from an unknown peer; a full table evicts, so this does not fail.
-        let _ = REVERSE.insert(key, value, 0);
+    let reverse = Reverse { addr, port_be, zero: [0; 2], set };
+    // Without the way back, answers would come from an unknown peer. A table without room costs just that, not the
+    // connection.
+    match moment {
+        Moment::Connect => {
+            let value = Connected { backend: backend.addr, reverse, port_be: backend.port_be, zero: [0; 2] };
+            let _ = CONNECTED.insert(cookie, value, 0);
+        }
+        Moment::Send => remember(ReverseKey::new(cookie, backend.addr, backend.port_be), &reverse),
     }
     socket.write(&backend.addr, backend.port_be);
     count(Counter::SocketTranslated);
     PASS
+}
+
+/// Notes an unconnected socket's peer, unless it is known: most datagrams go where the last one went.
+#[inline(always)]
+fn remember(key: ReverseKey, reverse: &Reverse) {
+    // SAFETY: the value is only read.
+    let known = match unsafe { REVERSE.get(key) } {
+        Some(known) => {
+            same_addr(&known.addr, &reverse.addr)
+                && known.port_be == reverse.port_be
+                && known.set == reverse.set
+        }
+        None => false,
+    };
+    if !known {
+        let _ = REVERSE.insert(key, reverse, 0);
+    }
 }
 
 #[inline(always)]
@@ -183,7 +197,17 @@ fn refuse() -> i32 {
 /// Shows the address that the program dialled.
 #[inline(always)]
 fn restore(socket: &Socket) -> i32 {
-    let key = ReverseKey::new(socket.cookie(), socket.addr(), socket.port_be());
+    let (cookie, addr, port_be) = (socket.cookie(), socket.addr(), socket.port_be());
+    // SAFETY: the value is only read.
+    if let Some(connected) = unsafe { CONNECTED.get(cookie) }
+        && same_addr(&connected.backend, &addr)
+        && connected.port_be == port_be
+    {
+        let (addr, port_be) = (connected.reverse.addr, connected.reverse.port_be);
+        socket.write(&addr, port_be);
+        return PASS;
+    }
+    let key = ReverseKey::new(cookie, addr, port_be);
     // SAFETY: the value is only read.
     if let Some(reverse) = unsafe { REVERSE.get(key) } {
         let (addr, port_be) = (reverse.addr, reverse.port_be);
@@ -238,4 +262,14 @@ pub fn skep_getpeername4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(getpeername6)]
 pub fn skep_getpeername6(ctx: SockAddrContext) -> i32 {
     restore(&Socket::new(&ctx, Family::V6))
+}
+
+/// The end of a socket.
+#[cgroup_sock(sock_release)]
+pub fn skep_release(ctx: SockContext) -> i32 {
+    // SAFETY: the helper takes the context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    // Most sockets were never translated: absent is as good as removed.
+    let _ = CONNECTED.remove(cookie);
+    PASS
 }
