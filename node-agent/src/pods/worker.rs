@@ -198,7 +198,9 @@ impl Worker {
     }
 
     fn publish(&mut self, now: Timestamp) {
-        if self.vanished {
+        // An adopted pod's network is there, only not looked at yet: it must not seem lost for a moment.
+        let unseen = self.told_start && self.seen.network.is_none() && self.seen.hindrance.is_none();
+        if self.vanished || (unseen && matches!(self.stage, Stage::Preparing)) {
             return;
         }
         let status = status::compute(&self.pod, &self.stage, &self.seen, &self.tools.node.ips, now);
