@@ -1,5 +1,6 @@
 //! `skep up`: a cluster of one node, in the foreground.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -8,6 +9,7 @@ use k8s_openapi::api::core::v1::Node;
 use skep_client::{Client, ClientConfig};
 use skep_node_agent::AgentConfig;
 use skep_node_agent::server::TlsFiles;
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -76,11 +78,12 @@ async fn node(
     let url = format!("https://127.0.0.1:{}", server.address.port());
     let path = kubeconfig::write_admin(&options.folders, &server.pki, &url)?;
     let config = agent_config(options, server, &name, &url)?;
+    let kubelet = config.kubelet_listen;
     progress.step("node agent, containerd, eBPF programs");
     let agent = tokio::spawn(skep_node_agent::run(config, cancel.clone()));
     let admin = Client::new(ClientConfig::from_kubeconfig(&path)?)?;
     let ready = tokio::select! {
-        ready = wait_ready(&admin, &name) => ready,
+        ready = wait_ready(&admin, &name, kubelet) => ready,
         () = cancel.cancelled() => Ok(()),
         () = finished(&agent) => Err(anyhow::anyhow!("the node agent ended")),
     };
@@ -133,10 +136,12 @@ fn agent_config(options: &Options, server: &Server, name: &str, url: &str) -> Re
     })
 }
 
-async fn wait_ready(admin: &Client, name: &str) -> Result<()> {
+/// Ready is what the node says, and that this agent is there: the object may tell of an earlier one.
+async fn wait_ready(admin: &Client, name: &str, kubelet: SocketAddr) -> Result<()> {
     let ready = async {
         loop {
-            if admin.all::<Node>().get_opt(name).await?.is_some_and(|node| is_ready(&node)) {
+            let says_so = admin.all::<Node>().get_opt(name).await?.is_some_and(|node| is_ready(&node));
+            if says_so && TcpStream::connect(kubelet).await.is_ok() {
                 return Ok(());
             }
             tokio::time::sleep(POLL).await;

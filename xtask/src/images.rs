@@ -14,6 +14,7 @@ use crate::cmd::{read, step};
 use crate::{debs, paths};
 
 /// An image: what is in it and what it runs.
+#[derive(Debug)]
 struct Recipe {
     name: &'static str,
     packages: &'static [&'static str],
@@ -44,7 +45,7 @@ const RECIPES: &[Recipe] = &[
     Recipe {
         name: "web",
         packages: &[
-            "busybox-static",
+            "busybox",
             "libc6",
             "libcrypt1",
             "libpcre2-8-0",
@@ -56,7 +57,7 @@ const RECIPES: &[Recipe] = &[
         command: &["/usr/sbin/nginx", "-c", "/etc/nginx/skep.conf"],
         files: &[("etc/nginx/skep.conf", NGINX_CONF)],
     },
-    Recipe { name: "busybox", packages: &["busybox-static"], command: &["/bin/sh"], files: &[] },
+    Recipe { name: "busybox", packages: &["busybox", "libc6"], command: &["/bin/sh"], files: &[] },
 ];
 
 /// Builds all images that are not there yet; returns their folder.
@@ -65,13 +66,20 @@ pub(crate) fn build() -> Result<PathBuf> {
     fs::create_dir_all(&out)?;
     for recipe in RECIPES {
         let layout = out.join(recipe.name);
-        if !layout.join("index.json").exists() {
-            step(&format!("building the image {}", recipe.name));
-            let work = tempfile::tempdir()?;
-            let root = work.path().join("root");
-            fill(recipe, &root).with_context(|| format!("filling the image {}", recipe.name))?;
-            write_layout(recipe, &root, &layout)?;
+        // A recipe that has changed makes the image anew.
+        let (stamp, made_of) = (layout.join("recipe"), format!("{recipe:?}"));
+        if fs::read_to_string(&stamp).is_ok_and(|text| text == made_of) {
+            continue;
         }
+        step(&format!("building the image {}", recipe.name));
+        if layout.exists() {
+            fs::remove_dir_all(&layout)?;
+        }
+        let work = tempfile::tempdir()?;
+        let root = work.path().join("root");
+        fill(recipe, &root).with_context(|| format!("filling the image {}", recipe.name))?;
+        write_layout(recipe, &root, &layout)?;
+        fs::write(stamp, made_of)?;
     }
     Ok(out)
 }
