@@ -215,6 +215,7 @@ fn build(plane: &Plane, pki: &Pki, registry: &Arc<Registry>, address: SocketAddr
         tokens: Some(Tokens { signer, bearer }),
         kubelets: Some(Kubelets::new(pki.ca_pem(), &kubelet.cert_pem, &kubelet.key_pem)?),
         advertise: Some(address),
+        rbac: Some(Arc::clone(&rbac)),
         ..Config::new(
             Arc::clone(registry),
             Chain::new(authenticators, !plane.no_anonymous),
