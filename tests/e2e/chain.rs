@@ -52,8 +52,8 @@ fn configuration_reaches_the_pods(cluster: &Cluster) -> Result<()> {
     let vip = vip(cluster)?;
     let body = cluster.curl(&format!("http://{vip}/files/greeting.txt"))?;
     expect_in(&body, "hello from a ConfigMap")?;
-    let token = cluster.kubectl("exec deploy/web -- printenv TOKEN")?;
-    expect_in(&token, "open-sesame")
+    let token = cluster.kubectl("exec deploy/web -- env")?;
+    expect_in(&token, "TOKEN=open-sesame")
 }
 
 fn vip(cluster: &Cluster) -> Result<String> {

@@ -16,7 +16,7 @@ pub(crate) fn privileged(test: impl FnOnce() -> Result<()>) {
         return;
     }
     if let Err(error) = test() {
-        panic!("{error:?}");
+        panic!("{error:#}");
     }
 }
 
