@@ -72,7 +72,7 @@ fn virtual_addresses_answer(cluster: &Cluster) -> Result<()> {
     let node_port = format!("http://{}:30080/", cluster.node_ip());
     reaches_all("ClusterIP from the host", &pods, || cluster.curl(&format!("http://{vip}/")))?;
     reaches_all("ClusterIP from a pod", &pods, || {
-        cluster.kubectl(&format!("exec {shell} -- wget -q -T 3 -O - http://{vip}/"))
+        cluster.kubectl(&format!("exec {shell} -- timeout 5 wget -q -O - http://{vip}/"))
     })?;
     reaches_all("NodePort from another network namespace", &pods, || cluster.curl_outside(&node_port))?;
     reaches_all("NodePort from the host", &pods, || cluster.curl(&node_port))?;
@@ -123,7 +123,7 @@ fn names_resolve(cluster: &Cluster) -> Result<()> {
     let answer = cluster.kubectl(&format!("exec {shell} -- nslookup web.default.svc.cluster.local"))?;
     expect_in(&answer, &vip)?;
     // By the search path of the pod's resolv.conf.
-    let body = cluster.kubectl(&format!("exec {shell} -- wget -q -T 3 -O - http://web/"))?;
+    let body = cluster.kubectl(&format!("exec {shell} -- timeout 5 wget -q -O - http://web/"))?;
     if !pods(cluster, "app=web")?.contains(&body) {
         bail!("http://web/ was answered by {body:?}");
     }
