@@ -109,7 +109,8 @@ pub(crate) fn main(options: Options) -> Result<()> {
     runtime::run(async move |cancel| {
         let read = |name: &str| read(&options.credentials.join(name));
         let client = Client::new(ClientConfig::from_kubeconfig(options.credentials.join(KUBECONFIG))?)?;
-        let tls = TlsFiles { cert_pem: read(SERVING_CERT)?, key_pem: read(SERVING_KEY)?, client_ca_pem: read(CA)? };
+        let tls =
+            TlsFiles { cert_pem: read(SERVING_CERT)?, key_pem: read(SERVING_KEY)?, client_ca_pem: read(CA)? };
         let config = AgentConfig {
             service_cidrs: options.service_cidr.clone(),
             cluster_cidrs: options.pod_cidr.clone(),

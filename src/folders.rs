@@ -26,7 +26,8 @@ pub(crate) struct Folders {
 impl Folders {
     /// Takes the folders for this process; they are free again when the file is closed, also by a crash.
     pub(crate) fn lock(&self) -> Result<File> {
-        fs::create_dir_all(&self.state_dir).with_context(|| format!("making {}", self.state_dir.display()))?;
+        fs::create_dir_all(&self.state_dir)
+            .with_context(|| format!("making {}", self.state_dir.display()))?;
         let path = self.state_dir.join("lock");
         let file = File::create(&path).with_context(|| format!("opening {}", path.display()))?;
         match file.try_lock() {
@@ -34,7 +35,9 @@ impl Folders {
             Err(TryLockError::WouldBlock) => {
                 bail!("skep is running with the state folder {}; stop it first", self.state_dir.display())
             }
-            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("locking {}", path.display())),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("locking {}", path.display()))
+            }
         }
     }
 

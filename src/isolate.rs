@@ -32,9 +32,11 @@ impl Isolation {
         }
         if let Some(name) = &self.netns {
             let path = Path::new("/run/netns").join(name);
-            let handle = File::open(&path)
-                .with_context(|| format!("network namespace {name} does not exist; make it with: ip netns add {name}"))?;
-            setns(handle, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering network namespace {name}"))?;
+            let handle = File::open(&path).with_context(|| {
+                format!("network namespace {name} does not exist; make it with: ip netns add {name}")
+            })?;
+            setns(handle, CloneFlags::CLONE_NEWNET)
+                .with_context(|| format!("entering network namespace {name}"))?;
         }
         Ok(())
     }
@@ -54,7 +56,9 @@ pub(crate) fn cgroup2_root() -> Result<PathBuf> {
             return Ok(root);
         }
     }
-    bail!("no cgroup v2 hierarchy below {CGROUP_ROOT}; mount one: mount -t cgroup2 none {CGROUP_ROOT}/unified")
+    bail!(
+        "no cgroup v2 hierarchy below {CGROUP_ROOT}; mount one: mount -t cgroup2 none {CGROUP_ROOT}/unified"
+    )
 }
 
 /// Every hierarchy's root: each v1 controller's, and v2.
@@ -87,7 +91,8 @@ fn join_cgroup(cgroup: &str) -> Result<()> {
                 fs::write(&own, fs::read(&above)?).with_context(|| format!("setting {}", own.display()))?;
             }
         }
-        fs::write(folder.join("cgroup.procs"), &pid).with_context(|| format!("joining cgroup {}", folder.display()))?;
+        fs::write(folder.join("cgroup.procs"), &pid)
+            .with_context(|| format!("joining cgroup {}", folder.display()))?;
     }
     Ok(())
 }

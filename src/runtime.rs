@@ -7,10 +7,12 @@ use tokio_util::sync::CancellationToken;
 /// Runs `work` on a new runtime. The token is cancelled by the first signal; a second one ends the
 /// process at once.
 pub(crate) fn run<F: Future<Output = Result<()>>>(work: impl FnOnce(CancellationToken) -> F) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         let cancel = CancellationToken::new();
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let stop = cancel.clone();
         tokio::spawn(async move {
             tokio::select! {

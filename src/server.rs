@@ -9,12 +9,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use ipnet::IpNet;
+use skep_api::user::UserInfo;
 use skep_apiserver::bootstrap::{self, Bootstrap};
 use skep_apiserver::identity::{ClusterLookup, follow_rbac, publish_rbac};
 use skep_apiserver::proxy::Kubelets;
 use skep_apiserver::tokens::Tokens;
 use skep_apiserver::{ApiServer, Config};
-use skep_auth::authentication::{Authenticator, BasicFile, Bearer, Chain, ClientCertificate, TokenFile, TokenVerifier};
+use skep_auth::authentication::{
+    Authenticator, BasicFile, Bearer, Chain, ClientCertificate, TokenFile, TokenVerifier,
+};
 use skep_auth::authorization::{Authorizer, Union, abac::Abac, node::Node, rbac::Rbac};
 use skep_auth::pki::{ClientAuth, Pki, PkiOptions};
 use skep_auth::tokens::{ServiceAccountVerifier, Signer};
@@ -23,7 +26,6 @@ use skep_controllers::{ControllersConfig, PodRange};
 use skep_registry::Registry;
 use skep_storage::etcd::{Etcd, EtcdConfig};
 use skep_storage::{Embedded, Storage};
-use skep_api::user::UserInfo;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -77,10 +79,22 @@ pub(crate) struct Plane {
     #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
     pub(crate) etcd_keyfile: Option<PathBuf>,
     /// Ranges of service addresses, one a family.
-    #[arg(long, env = "SKEP_SERVICE_CIDR", default_value = "10.96.0.0/16", value_delimiter = ',', value_name = "CIDR")]
+    #[arg(
+        long,
+        env = "SKEP_SERVICE_CIDR",
+        default_value = "10.96.0.0/16",
+        value_delimiter = ',',
+        value_name = "CIDR"
+    )]
     pub(crate) service_cidr: Vec<IpNet>,
     /// Ranges of pod addresses, one a family.
-    #[arg(long, env = "SKEP_POD_CIDR", default_value = "10.244.0.0/16", value_delimiter = ',', value_name = "CIDR")]
+    #[arg(
+        long,
+        env = "SKEP_POD_CIDR",
+        default_value = "10.244.0.0/16",
+        value_delimiter = ',',
+        value_name = "CIDR"
+    )]
     pub(crate) pod_cidr: Vec<IpNet>,
     /// Static tokens: `token,user,uid[,"group,…"]` lines.
     #[arg(long, value_name = "FILE")]
@@ -172,9 +186,14 @@ fn controllers(
         IpNet::V4(_) => 24.max(range.prefix_len()),
         IpNet::V6(_) => 64.max(range.prefix_len()),
     };
-    let pod_ranges = plane.pod_cidr.iter().map(|range| PodRange { cluster: *range, node_prefix: node_prefix(range) });
+    let pod_ranges =
+        plane.pod_cidr.iter().map(|range| PodRange { cluster: *range, node_prefix: node_prefix(range) });
     let config = ControllersConfig { pod_ranges: pod_ranges.collect(), ca_pem: pki.ca_pem().to_owned() };
-    tasks.spawn(skep_controllers::run(client("system:kube-controller-manager"), config, cancel.child_token()));
+    tasks.spawn(skep_controllers::run(
+        client("system:kube-controller-manager"),
+        config,
+        cancel.child_token(),
+    ));
     spawn(tasks, "the scheduler", skep_scheduler::run(client("system:kube-scheduler"), cancel.child_token()));
     Ok(())
 }
@@ -192,7 +211,12 @@ fn spawn<E: std::fmt::Display + Send + 'static>(
     });
 }
 
-fn build(plane: &Plane, pki: &Pki, registry: &Arc<Registry>, address: SocketAddr) -> Result<(ApiServer, Arc<Rbac>)> {
+fn build(
+    plane: &Plane,
+    pki: &Pki,
+    registry: &Arc<Registry>,
+    address: SocketAddr,
+) -> Result<(ApiServer, Arc<Rbac>)> {
     let lookup = ClusterLookup(Arc::clone(registry));
     let signer = Signer::new(pki.service_account_key_pem(), ISSUER, vec![ISSUER.to_owned()])?;
     let mut verifiers: Vec<Arc<dyn TokenVerifier>> =
@@ -201,16 +225,20 @@ fn build(plane: &Plane, pki: &Pki, registry: &Arc<Registry>, address: SocketAddr
         verifiers.push(Arc::new(TokenFile::parse(&read(path)?).with_context(|| path.display().to_string())?));
     }
     let bearer = Arc::new(Bearer::new(verifiers, signer.audiences().to_vec()));
-    let mut authenticators: Vec<Box<dyn Authenticator>> = vec![Box::new(ClientCertificate), Box::new(Arc::clone(&bearer))];
+    let mut authenticators: Vec<Box<dyn Authenticator>> =
+        vec![Box::new(ClientCertificate), Box::new(Arc::clone(&bearer))];
     if let Some(path) = &plane.basic_auth_file {
-        authenticators.push(Box::new(BasicFile::parse(&read(path)?).with_context(|| path.display().to_string())?));
+        authenticators
+            .push(Box::new(BasicFile::parse(&read(path)?).with_context(|| path.display().to_string())?));
     }
     let rbac = Arc::new(Rbac::new());
-    let mut authorizers: Vec<Box<dyn Authorizer>> = vec![Box::new(Node::new(lookup)), Box::new(Arc::clone(&rbac))];
+    let mut authorizers: Vec<Box<dyn Authorizer>> =
+        vec![Box::new(Node::new(lookup)), Box::new(Arc::clone(&rbac))];
     if let Some(path) = &plane.authorization_policy_file {
         authorizers.push(Box::new(Abac::parse(&read(path)?).with_context(|| path.display().to_string())?));
     }
-    let kubelet = pki.stored_client("apiserver-kubelet-client", "skep-apiserver-kubelet", &["system:masters"])?;
+    let kubelet =
+        pki.stored_client("apiserver-kubelet-client", "skep-apiserver-kubelet", &["system:masters"])?;
     let config = Config {
         tokens: Some(Tokens { signer, bearer }),
         kubelets: Some(Kubelets::new(pki.ca_pem(), &kubelet.cert_pem, &kubelet.key_pem)?),
@@ -262,7 +290,9 @@ fn read(path: &Path) -> Result<String> {
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("listening on {address}; is another server running?"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}; is another server running?"))
 }
 
 /// All addresses of a family: IPv6's includes IPv4's where the host has not turned that off.
@@ -280,9 +310,15 @@ pub(crate) fn nth(ranges: &[IpNet], n: usize) -> Result<IpAddr> {
 }
 
 fn pki_options(plane: &Plane, address: SocketAddr) -> Result<PkiOptions> {
-    let mut server_names: Vec<String> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
-        .map(str::to_owned)
-        .into();
+    let mut server_names: Vec<String> = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ]
+    .map(str::to_owned)
+    .into();
     let mut server_ips = vec![Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into(), address.ip()];
     for range in &plane.service_cidr {
         server_ips.push(nth(&[*range], 1)?);

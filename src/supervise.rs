@@ -31,7 +31,8 @@ pub(crate) async fn supervise() -> Result<()> {
     let mut failures = 0;
     loop {
         let started = Instant::now();
-        let mut child = tokio::process::Command::from(command()?).spawn().context("starting the cluster's process")?;
+        let mut child =
+            tokio::process::Command::from(command()?).spawn().context("starting the cluster's process")?;
         let status = loop {
             tokio::select! {
                 status = child.wait() => break status?,

@@ -113,9 +113,13 @@ async fn finished<T>(task: &tokio::task::JoinHandle<T>) {
 fn agent_config(options: &Options, server: &Server, name: &str, url: &str) -> Result<AgentConfig> {
     let ip = options.node.ip()?;
     // Kept, so that a start does not have to make keys.
-    let certificate =
-        server.pki.stored_client(&format!("node-{name}"), &format!("system:node:{name}"), &["system:nodes"])?;
-    let serving = server.pki.stored_server(&format!("kubelet-{name}"), name, &[], &[name.to_owned()], &[ip])?;
+    let certificate = server.pki.stored_client(
+        &format!("node-{name}"),
+        &format!("system:node:{name}"),
+        &["system:nodes"],
+    )?;
+    let serving =
+        server.pki.stored_server(&format!("kubelet-{name}"), name, &[], &[name.to_owned()], &[ip])?;
     let client = Client::new(ClientConfig {
         ca_pem: Some(server.pki.ca_pem().to_owned()),
         client_cert_pem: Some(certificate.cert_pem),
@@ -160,7 +164,9 @@ fn is_ready(node: &Node) -> bool {
 
 fn hint(options: &Options, name: &str, kubeconfig: &std::path::Path, progress: &Progress) -> Result<()> {
     eprintln!("\nnode {name} is Ready after {:.2} s", progress.seconds());
-    if !kubeconfig::link_home(kubeconfig)? && std::env::var_os("KUBECONFIG").is_none_or(|own| own != kubeconfig) {
+    if !kubeconfig::link_home(kubeconfig)?
+        && std::env::var_os("KUBECONFIG").is_none_or(|own| own != kubeconfig)
+    {
         eprintln!("\n  export KUBECONFIG={}", kubeconfig.display());
     }
     if let Some(netns) = &options.isolation.netns {

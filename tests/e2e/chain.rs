@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cluster::{Cluster, Store};
 use crate::tools::{eventually, expect_in, read, read_failure};
-use crate::{bad_input, purge};
+use crate::{bad_input, kubectls, purge};
 
 /// Walks the whole way on one storage engine.
 pub(crate) fn run(store: Store) -> Result<()> {
@@ -25,6 +25,9 @@ pub(crate) fn run(store: Store) -> Result<()> {
     scale_and_roll(&cluster)?;
     pods_die_without_failed_requests(&cluster)?;
     bad_input::run(&cluster)?;
+    if store == Store::Embedded {
+        kubectls::run(&cluster)?;
+    }
     restart_keeps_everything(&mut cluster)?;
     delete(&cluster)?;
     cluster.stop()?;

@@ -67,7 +67,17 @@ impl Cluster {
         node.ip(&format!("route add default via {OUTSIDE_IP}"))?;
         let dir = tempfile::Builder::new().prefix("skep-e2e-").tempdir()?;
         fs::create_dir_all(dir.path().join("home"))?;
-        Ok(Self { node, outside, interface, _segment: segment, dir, store, skep: None, helpers: Vec::new(), said: 0 })
+        Ok(Self {
+            node,
+            outside,
+            interface,
+            _segment: segment,
+            dir,
+            store,
+            skep: None,
+            helpers: Vec::new(),
+            said: 0,
+        })
     }
 
     /// The cluster's folder.
@@ -202,13 +212,15 @@ impl Cluster {
                 bail!("skep up ended: {status}\n{}", self.tail("skep.err"));
             }
             let log = fs::read_to_string(self.path("skep.err"))?;
-            let (_, line) = log[from..].split_once(" is Ready after ").context("skep up does not say Ready")?;
+            let (_, line) =
+                log[from..].split_once(" is Ready after ").context("skep up does not say Ready")?;
             seconds = line.split(' ').next().unwrap_or_default().parse()?;
             self.said = log.len();
             Ok(())
         });
         outcome.with_context(|| self.tail("skep.err"))?;
-        let status = self.kubectl("get node node-1 -o jsonpath={.status.conditions[?(@.type==\"Ready\")].status}")?;
+        let status =
+            self.kubectl("get node node-1 -o jsonpath={.status.conditions[?(@.type==\"Ready\")].status}")?;
         if status != "True" {
             bail!("the node's Ready is {status:?}");
         }

@@ -18,6 +18,9 @@ const TESTS: &[&str] = &["bind9-dnsutils", "curl", "iptables", "nftables", "skop
 /// Servers of the tests. Unpacked, not installed: a Debian package would start them as services.
 const TEST_SERVERS: &[&str] = &["docker-registry", "etcd-client", "etcd-server"];
 
+/// The kubectl releases that the tests use.
+const KUBECTLS: [u32; 4] = [31, 34, 36, 37];
+
 /// Installs what is missing. Quick when nothing is.
 pub(crate) fn setup(tests: bool) -> Result<()> {
     if !have("apt-get") {
@@ -39,7 +42,9 @@ pub(crate) fn setup(tests: bool) -> Result<()> {
         if !tools.join("usr/bin/etcd").exists() || !tools.join("usr/bin/docker-registry").exists() {
             debs::unpack(TEST_SERVERS, &tools)?;
         }
-        kubectl::fetch(36)?;
+        for minor in KUBECTLS {
+            kubectl::fetch(minor)?;
+        }
         crate::nextest::ensure()?;
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Where things are.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// The workspace's root folder.
@@ -28,9 +29,10 @@ pub(crate) fn test_tools() -> PathBuf {
     cache().join("test-tools")
 }
 
-/// PATH with the test tools and the fetched kubectl behind what the machine has.
-pub(crate) fn search_path() -> std::ffi::OsString {
-    let mut entries: Vec<PathBuf> = vec![cache().join("bin")];
+/// PATH for what we start: the test tools behind what the machine has, and in front of it the kubectl
+/// that the tests are written for, where it has been fetched.
+pub(crate) fn search_path() -> OsString {
+    let mut entries: Vec<PathBuf> = vec![cache().join("kubectl-1.36")];
     entries.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
     entries.push(test_tools().join("usr/bin"));
     entries.push(PathBuf::from("/usr/sbin"));
