@@ -24,6 +24,7 @@ mod replicas;
 mod root_ca;
 mod service_account;
 mod sources;
+mod statefulset;
 mod taint_eviction;
 mod ttl;
 mod work;
@@ -83,6 +84,8 @@ pub async fn run(client: Client, config: ControllersConfig, cancel: Cancellation
     let deployments = deployment::Deployments::new(&client, &recorder("deployment-controller"), &mut sources);
     let jobs = job::Jobs::new(&client, &recorder("job-controller"), &mut sources);
     let daemon_sets = daemonset::DaemonSets::new(&client, &recorder("daemonset-controller"), &mut sources);
+    let stateful_sets =
+        statefulset::StatefulSets::new(&client, &recorder("statefulset-controller"), &mut sources);
     let disruption = disruption::Disruption::new(&client, &mut sources);
     let ttl = ttl::Ttl::new(&client, &mut sources);
     let slices = endpointslice::Slices::new(&client, &mut sources);
@@ -111,6 +114,7 @@ pub async fn run(client: Client, config: ControllersConfig, cancel: Cancellation
             Box::pin(deployments.run(&cancel)),
             Box::pin(jobs.run(&cancel)),
             Box::pin(daemon_sets.run(&cancel)),
+            Box::pin(stateful_sets.run(&cancel)),
             Box::pin(disruption.run(&cancel)),
             Box::pin(ttl.run(&cancel)),
             Box::pin(slices.run(&cancel)),

@@ -5,7 +5,8 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, Repl
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota,
+    Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -66,6 +67,7 @@ sources! {
     daemon_sets: DaemonSet,
     stateful_sets: StatefulSet,
     revisions: ControllerRevision,
+    claims: PersistentVolumeClaim,
     jobs: Job,
     cron_jobs: CronJob,
     budgets: PodDisruptionBudget,
@@ -99,6 +101,7 @@ impl Sources {
             daemon_sets: all(client),
             stateful_sets: all(client),
             revisions: all(client).index_by(owned),
+            claims: all(client),
             jobs: all(client).index_by(owned),
             cron_jobs: all(client),
             budgets: all(client),
