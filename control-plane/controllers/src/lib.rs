@@ -4,6 +4,7 @@
 //! few workers. Inputs and outputs are the API only; a controller that is stopped anywhere goes on from
 //! what the API shows. Everything a controller decides is in a function without I/O, tested as such.
 
+mod cronjob;
 mod daemonset;
 mod deployment;
 mod discovery;
@@ -86,6 +87,7 @@ pub async fn run(client: Client, config: ControllersConfig, cancel: Cancellation
     let daemon_sets = daemonset::DaemonSets::new(&client, &recorder("daemonset-controller"), &mut sources);
     let stateful_sets =
         statefulset::StatefulSets::new(&client, &recorder("statefulset-controller"), &mut sources);
+    let cron_jobs = cronjob::CronJobs::new(&client, &recorder("cronjob-controller"), &mut sources);
     let disruption = disruption::Disruption::new(&client, &mut sources);
     let ttl = ttl::Ttl::new(&client, &mut sources);
     let slices = endpointslice::Slices::new(&client, &mut sources);
@@ -115,6 +117,7 @@ pub async fn run(client: Client, config: ControllersConfig, cancel: Cancellation
             Box::pin(jobs.run(&cancel)),
             Box::pin(daemon_sets.run(&cancel)),
             Box::pin(stateful_sets.run(&cancel)),
+            Box::pin(cron_jobs.run(&cancel)),
             Box::pin(disruption.run(&cancel)),
             Box::pin(ttl.run(&cancel)),
             Box::pin(slices.run(&cancel)),
