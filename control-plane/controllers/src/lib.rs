@@ -21,6 +21,7 @@ mod node_lifecycle;
 mod owners;
 mod pod_gc;
 mod pods;
+mod quota;
 mod replicas;
 mod root_ca;
 mod service_account;
@@ -88,6 +89,7 @@ pub async fn run(client: Client, config: ControllersConfig, cancel: Cancellation
     let stateful_sets =
         statefulset::StatefulSets::new(&client, &recorder("statefulset-controller"), &mut sources);
     let cron_jobs = cronjob::CronJobs::new(&client, &recorder("cronjob-controller"), &mut sources);
+    let quotas = quota::Quotas::new(&client, &mut sources);
     let disruption = disruption::Disruption::new(&client, &mut sources);
     let ttl = ttl::Ttl::new(&client, &mut sources);
     let slices = endpointslice::Slices::new(&client, &mut sources);
@@ -118,6 +120,7 @@ pub async fn run(client: Client, config: ControllersConfig, cancel: Cancellation
             Box::pin(daemon_sets.run(&cancel)),
             Box::pin(stateful_sets.run(&cancel)),
             Box::pin(cron_jobs.run(&cancel)),
+            Box::pin(quotas.run(&cancel)),
             Box::pin(disruption.run(&cancel)),
             Box::pin(ttl.run(&cancel)),
             Box::pin(slices.run(&cancel)),
