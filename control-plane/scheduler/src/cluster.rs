@@ -3,7 +3,7 @@
 //! Invariant: a placed pod is on exactly one node, which `placed` names; a pod whose node is not known
 //! (yet) is kept with a node of nothing, so that it counts when the node appears.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
@@ -11,8 +11,17 @@ use k8s_openapi::api::core::v1::Node;
 use crate::node_info::NodeInfo;
 use crate::pod_info::{NamespaceLabels, PodInfo, PodKey};
 
-/// The state of the cluster. Owned by one task.
-#[derive(Debug, Default)]
+/// A pod that waits for room on a node.
+#[derive(Clone, Debug)]
+pub(crate) struct Nomination {
+    pub(crate) pod: Arc<PodInfo>,
+    pub(crate) node: String,
+    /// The uids of the pods that were told to go.
+    pub(crate) victims: Vec<String>,
+}
+
+/// The state of the cluster. Owned by one task; copies answer what-ifs.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Cluster {
     /// In the order of their names: cycles are deterministic.
     nodes: Vec<NodeInfo>,
@@ -22,11 +31,57 @@ pub(crate) struct Cluster {
     placed: HashMap<PodKey, (String, String)>,
     pub(crate) namespaces: NamespaceLabels,
     with_affinity: usize,
+    nominations: BTreeMap<PodKey, Nomination>,
 }
 
 impl Cluster {
     pub(crate) fn nodes(&self) -> &[NodeInfo] {
         &self.nodes
+    }
+
+    pub(crate) fn node(&self, name: &str) -> Option<&NodeInfo> {
+        self.index.get(name).map(|&at| &self.nodes[at])
+    }
+
+    /// Keeps room on a node for a pod.
+    pub(crate) fn nominate(&mut self, nomination: Nomination) {
+        self.nominations.insert(nomination.pod.key.clone(), nomination);
+    }
+
+    pub(crate) fn nomination(&self, key: &PodKey) -> Option<&Nomination> {
+        self.nominations.get(key)
+    }
+
+    /// Returns whether the pod was nominated.
+    pub(crate) fn withdraw(&mut self, key: &PodKey) -> bool {
+        self.nominations.remove(key).is_some()
+    }
+
+    /// The pods nominated for a node that are less important than this priority.
+    pub(crate) fn nominated_below(&self, node: &str, priority: i32) -> Vec<Arc<PodInfo>> {
+        let lesser = self.nominations.values().filter(|n| n.node == node && n.pod.priority < priority);
+        lesser.map(|n| Arc::clone(&n.pod)).collect()
+    }
+
+    /// Is room on this node kept for a pod that goes before this one?
+    pub(crate) fn is_kept(&self, node: &str, pod: &PodInfo) -> bool {
+        self.nominations.values().any(|n| n.node == node && goes_before(n, pod))
+    }
+
+    /// The cluster as it will be when the nominated pods that go before this one are placed; `None` when
+    /// that is as it is now.
+    pub(crate) fn with_nominated(&self, pod: &PodInfo) -> Option<Self> {
+        let mut others = self
+            .nominations
+            .values()
+            .filter(|n| goes_before(n, pod) && self.index.contains_key(&n.node))
+            .peekable();
+        others.peek()?;
+        let mut later = self.clone();
+        for nomination in others {
+            later.place(Arc::clone(&nomination.pod), &nomination.node);
+        }
+        Some(later)
     }
 
     /// Does any placed pod keep others away or want them near? If not, affinity costs nothing.
@@ -96,6 +151,10 @@ impl Cluster {
         }
         true
     }
+}
+
+fn goes_before(nomination: &Nomination, pod: &PodInfo) -> bool {
+    nomination.pod.key != pod.key && nomination.pod.priority >= pod.priority
 }
 
 fn has_affinity(pod: &PodInfo) -> bool {

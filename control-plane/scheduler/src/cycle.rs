@@ -10,6 +10,7 @@ use crate::framework::{Check, Reason, normalize};
 use crate::node_info::NodeInfo;
 use crate::plugins;
 use crate::pod_info::PodInfo;
+use crate::preemption;
 
 /// Clusters up to this size are always looked through.
 const LEAST_TO_FIND: usize = 100;
@@ -21,6 +22,10 @@ pub(crate) struct Unfit {
     reasons: BTreeMap<Reason, usize>,
     /// The plug-ins that refused.
     pub(crate) plugins: Vec<&'static str>,
+    /// The nodes that might fit if some of their pods went.
+    pub(crate) resolvable: Vec<String>,
+    /// Why no pods are made to go.
+    pub(crate) preemption: Option<String>,
 }
 
 impl fmt::Display for Unfit {
@@ -32,7 +37,11 @@ impl fmt::Display for Unfit {
         let mut texts: Vec<String> =
             self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
         texts.sort();
-        write!(f, "{}.", texts.join(", "))
+        write!(f, "{}.", texts.join(", "))?;
+        match &self.preemption {
+            Some(why) => write!(f, " preemption: {why}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -54,23 +63,27 @@ pub(crate) fn schedule(
     rng: &mut impl Rng,
 ) -> Result<String, Unfit> {
     let nodes = cluster.nodes();
-    let checks: Vec<(&'static str, Check<'_>)> =
-        plugins::ALL.iter().filter_map(|plugin| Some((plugin.name(), plugin.check(pod, cluster)?))).collect();
+    let later = cluster.with_nominated(pod);
+    let checks = Checks::new(pod, cluster, later.as_ref());
+    // The room that others made for it is on the node it is nominated for.
+    let nominated = cluster.nomination(&pod.key).and_then(|own| cluster.node(&own.node));
+    if let Some(node) = nominated.filter(|node| checks.refusal(node).is_none()) {
+        return Ok(node.name.clone());
+    }
     let mut unfit = Unfit { nodes: nodes.len(), ..Unfit::default() };
     let mut fitting: Vec<&NodeInfo> = Vec::new();
     let (first, wanted) = (if nodes.is_empty() { 0 } else { *start % nodes.len() }, enough(nodes.len()));
     let mut seen = 0;
     for node in nodes[first..].iter().chain(&nodes[..first]) {
         seen += 1;
-        let refusal = checks.iter().find_map(|(plugin, check)| {
-            let reasons = check(node);
-            (!reasons.is_empty()).then_some((*plugin, reasons))
-        });
-        match refusal {
+        match checks.refusal(node) {
             None => fitting.push(node),
             Some((plugin, reasons)) => {
                 if !unfit.plugins.contains(&plugin) {
                     unfit.plugins.push(plugin);
+                }
+                if preemption::may_help(pod, node, plugin, &reasons) {
+                    unfit.resolvable.push(node.name.clone());
                 }
                 for reason in reasons {
                     *unfit.reasons.entry(reason).or_default() += 1;
@@ -106,10 +119,46 @@ fn best(pod: &PodInfo, cluster: &Cluster, nodes: &[&NodeInfo], rng: &mut impl Rn
     equals[rng.random_range(0..equals.len())].name.clone()
 }
 
-/// Would every plug-in accept this pod on this node now? What tests hold decisions against.
-#[cfg(test)]
+/// The checks of all plug-ins for a pod.
+struct Checks<'a> {
+    pod: &'a PodInfo,
+    cluster: &'a Cluster,
+    now: Vec<(&'static str, Check<'a>)>,
+    /// The same for when nominated pods are placed: what fits must fit before and after.
+    later: Option<(&'a Cluster, Vec<(&'static str, Check<'a>)>)>,
+}
+
+/// The plug-in that refuses, and why.
+type Refusal = (&'static str, Vec<Reason>);
+
+impl<'a> Checks<'a> {
+    fn new(pod: &'a PodInfo, cluster: &'a Cluster, later: Option<&'a Cluster>) -> Self {
+        let make = |cluster: &'a Cluster| -> Vec<(&'static str, Check<'a>)> {
+            let checks = plugins::ALL.iter();
+            checks.filter_map(|plugin| Some((plugin.name(), plugin.check(pod, cluster)?))).collect()
+        };
+        Self { pod, cluster, now: make(cluster), later: later.map(|later| (later, make(later))) }
+    }
+
+    fn refusal(&self, node: &NodeInfo) -> Option<Refusal> {
+        first_refusal(&self.now, node).or_else(|| {
+            let (later, checks) = self.later.as_ref()?;
+            let kept = self.cluster.is_kept(&node.name, self.pod);
+            later.node(&node.name).filter(|_| kept).and_then(|node| first_refusal(checks, node))
+        })
+    }
+}
+
+fn first_refusal(checks: &[(&'static str, Check<'_>)], node: &NodeInfo) -> Option<Refusal> {
+    checks.iter().find_map(|(plugin, check)| {
+        let reasons = check(node);
+        (!reasons.is_empty()).then_some((*plugin, reasons))
+    })
+}
+
+/// Would every plug-in accept this pod on this node now?
 pub(crate) fn fits(pod: &PodInfo, cluster: &Cluster, node: &str) -> bool {
-    let Some(node) = cluster.nodes().iter().find(|own| own.name == node) else { return false };
+    let Some(node) = cluster.node(node) else { return false };
     plugins::ALL.iter().all(|plugin| plugin.check(pod, cluster).is_none_or(|check| check(node).is_empty()))
 }
 

@@ -59,6 +59,14 @@ impl Resources {
         self.combine(with, i64::saturating_sub);
     }
 
+    /// Is each of these amounts no more than the other's?
+    pub(crate) fn is_within(&self, all: &Self) -> bool {
+        self.milli_cpu <= all.milli_cpu
+            && self.memory <= all.memory
+            && self.ephemeral_storage <= all.ephemeral_storage
+            && self.other.iter().all(|(name, amount)| amount <= all.other.get(name).unwrap_or(&0))
+    }
+
     fn raise_to(&mut self, with: &Self) {
         self.combine(with, i64::max);
     }

@@ -4,22 +4,24 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{Binding, Namespace, Node, ObjectReference, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use serde_json::json;
 use skep_client::events::{EventType, Recorder};
-use skep_client::{Client, Informer, ListParams, Patch, PatchParams, Store};
+use skep_client::{Client, Informer, ListParams, Store};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Nomination};
 use crate::cycle::{Unfit, schedule};
 use crate::pod_info::{PodInfo, PodKey};
+use crate::preemption::{self, Outcome};
 use crate::queue::{Attempt, Change, Queue};
+use crate::report;
 
 /// Pods that name another scheduler are not ours.
 pub const SCHEDULER_NAME: &str = "default-scheduler";
@@ -73,6 +75,7 @@ pub async fn run(client: Client, cancel: CancellationToken) -> Result<(), Error>
         stores.nodes.synced().await;
         stores.namespaces.synced().await;
         stores.pods.synced().await;
+        stores.budgets.synced().await;
     };
     // Deciding before all is known would place pods on nodes that are full already.
     if cancel.run_until_cancelled(synced).await.is_some() {
@@ -84,6 +87,7 @@ pub async fn run(client: Client, cancel: CancellationToken) -> Result<(), Error>
             cluster: Cluster::default(),
             queue: Queue::default(),
             binding: BTreeSet::new(),
+            withdrawn: BTreeSet::new(),
             start: 0,
             rng: StdRng::from_os_rng(),
         }
@@ -99,6 +103,7 @@ struct Stores {
     pods: Store<Pod>,
     nodes: Store<Node>,
     namespaces: Store<Namespace>,
+    budgets: Store<PodDisruptionBudget>,
 }
 
 impl Stores {
@@ -131,10 +136,12 @@ impl Stores {
                     own.mark(|changed| changed.namespaces.extend([name(&namespace.metadata)]));
                 }
             });
+        let budgets = Informer::new(client.all::<PodDisruptionBudget>(), ListParams::default());
         Self {
             pods: pods.spawn(tracker, cancel.clone()),
             nodes: nodes.spawn(tracker, cancel.clone()),
             namespaces: namespaces.spawn(tracker, cancel.clone()),
+            budgets: budgets.spawn(tracker, cancel.clone()),
         }
     }
 }
@@ -148,6 +155,9 @@ fn matters(old: &Node, new: &Node) -> bool {
         || old.metadata.uid != new.metadata.uid
         || status(old) != status(new)
 }
+
+/// What is written beside the decisions. Gives the pod whose victim could not be told to go.
+type Reports = JoinSet<Option<PodKey>>;
 
 /// A binding's end.
 struct Bound {
@@ -164,6 +174,8 @@ struct Scheduler {
     queue: Queue,
     /// Pods whose binding is under way.
     binding: BTreeSet<PodKey>,
+    /// Pods whose nomination was withdrawn though the store may still show it.
+    withdrawn: BTreeSet<PodKey>,
     start: usize,
     rng: StdRng,
 }
@@ -171,7 +183,7 @@ struct Scheduler {
 impl Scheduler {
     async fn run(mut self, cancel: &CancellationToken) {
         let mut bindings: JoinSet<Bound> = JoinSet::new();
-        let mut reports: JoinSet<()> = JoinSet::new();
+        let mut reports: Reports = JoinSet::new();
         loop {
             self.take_changes();
             while bindings.len() < BINDINGS {
@@ -187,7 +199,11 @@ impl Scheduler {
                     Ok(bound) => self.bound(bound),
                     Err(error) => tracing::error!(%error, "a binding task failed"),
                 },
-                Some(_) = reports.join_next() => {}
+                Some(report) = reports.join_next() => match report {
+                    Ok(None) => {}
+                    Ok(Some(preemptor)) => self.not_evicted(&preemptor),
+                    Err(error) => tracing::error!(%error, "a report task failed"),
+                },
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
         }
@@ -224,6 +240,10 @@ impl Scheduler {
     fn take_pod(&mut self, key: &PodKey, pod: Option<Arc<Pod>>, now: Instant) {
         let Some(pod) = pod else {
             self.queue.remove(key);
+            self.withdrawn.remove(key);
+            if self.cluster.withdraw(key) {
+                self.queue.changed(Change::PodGone, now);
+            }
             if self.cluster.displace(key) {
                 self.queue.changed(Change::PodGone, now);
             }
@@ -233,6 +253,7 @@ impl Scheduler {
         let node = spec.and_then(|spec| spec.node_name.clone()).filter(|name| !name.is_empty());
         if let Some(node) = node {
             let is_new = self.cluster.node_of(key).is_none();
+            self.cluster.withdraw(key);
             self.cluster.place(Arc::new(PodInfo::new(pod)), &node);
             self.queue.remove(key);
             if is_new {
@@ -246,14 +267,26 @@ impl Scheduler {
             spec.is_some_and(|spec| spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()));
         if !ours || gated || pod.metadata.deletion_timestamp.is_some() {
             self.queue.remove(key);
+            self.cluster.withdraw(key);
         } else if !self.binding.contains(key) {
-            self.queue.add(Arc::new(PodInfo::new(pod)));
+            let pod = Arc::new(PodInfo::new(pod));
+            // Nominated by an earlier run of the scheduler.
+            if let Some(node) = report::nominated_node(&pod.pod)
+                && self.cluster.nomination(key).is_none()
+                && !self.withdrawn.contains(key)
+            {
+                let (pod, node) = (Arc::clone(&pod), node.to_owned());
+                self.cluster.nominate(Nomination { pod, node, victims: Vec::new() });
+            }
+            self.queue.add(pod);
         }
     }
 
-    fn attempt(&mut self, attempt: Attempt, bindings: &mut JoinSet<Bound>, reports: &mut JoinSet<()>) {
+    fn attempt(&mut self, attempt: Attempt, bindings: &mut JoinSet<Bound>, reports: &mut Reports) {
         match schedule(&attempt.pod, &self.cluster, &mut self.start, &mut self.rng) {
             Ok(node) => {
+                self.cluster.withdraw(&attempt.pod.key);
+                self.withdrawn.remove(&attempt.pod.key);
                 self.cluster.place(Arc::clone(&attempt.pod), &node);
                 self.binding.insert(attempt.pod.key.clone());
                 let (client, events) = (self.client.clone(), self.events.clone());
@@ -267,8 +300,8 @@ impl Scheduler {
                     Bound { attempt, outcome }
                 });
             }
-            Err(unfit) => {
-                self.report_unfit(&attempt.pod, &unfit, reports);
+            Err(mut unfit) => {
+                self.make_room(&attempt.pod, &mut unfit, reports);
                 // Without a node no plug-in refused; the first node helps.
                 let plugins = if unfit.plugins.is_empty() { vec!["NodeName"] } else { unfit.plugins };
                 self.queue.failed(attempt, plugins, Instant::now());
@@ -293,30 +326,69 @@ impl Scheduler {
         }
     }
 
-    /// Tells users: an event, and the condition that `kubectl describe` shows.
-    fn report_unfit(&self, pod: &Arc<PodInfo>, unfit: &Unfit, reports: &mut JoinSet<()>) {
+    /// Makes less important pods go, where that helps; tells users what it is.
+    fn make_room(&mut self, pod: &Arc<PodInfo>, unfit: &mut Unfit, reports: &mut Reports) {
+        let mut nominate = report::Nominate::Keep;
+        if !self.cluster.nodes().is_empty() {
+            let budgets = self.stores.budgets.list();
+            match preemption::plan(pod, &self.cluster, &unfit.resolvable, &budgets) {
+                Outcome::Preempt { node, victims } => {
+                    self.preempt(pod, &node, victims, reports);
+                    nominate = report::Nominate::To(node);
+                }
+                Outcome::Wait(why) => unfit.preemption = Some(why),
+                Outcome::Nothing(why) => {
+                    unfit.preemption = Some(why);
+                    if self.cluster.withdraw(&pod.key) {
+                        self.withdrawn.insert(pod.key.clone());
+                        nominate = report::Nominate::Nowhere;
+                    }
+                }
+            }
+        }
         let message = unfit.to_string();
         self.events.about(&*pod.pod, EventType::Warning, "FailedScheduling", &message);
-        let known = pod.pod.status.as_ref().is_some_and(|status| {
-            status.conditions.iter().flatten().any(|condition| {
-                condition.type_ == "PodScheduled" && condition.message.as_deref() == Some(message.as_str())
-            })
-        });
-        if known {
-            return;
-        }
         let (client, pod) = (self.client.clone(), Arc::clone(pod));
         reports.spawn(async move {
-            let patch = Patch::Strategic(json!({"status": {"conditions": [{
-                "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
-            }]}}));
-            let api = client.namespaced::<Pod>(&pod.key.namespace);
-            if let Err(error) = api.patch_status(&pod.key.name, &patch, &PatchParams::default()).await
-                && !error.is_not_found()
-            {
-                tracing::warn!(pod = %pod.key.name, namespace = %pod.key.namespace, %error, "reporting the condition");
-            }
+            report::unschedulable(&client, &pod, &message, &nominate).await;
+            None
         });
+    }
+
+    fn preempt(&mut self, pod: &Arc<PodInfo>, node: &str, victims: Vec<Arc<PodInfo>>, reports: &mut Reports) {
+        // Less important pods that wait for this node may not fit any more: they look for another.
+        for lesser in self.cluster.nominated_below(node, pod.priority) {
+            self.cluster.withdraw(&lesser.key);
+            self.withdrawn.insert(lesser.key.clone());
+            let client = self.client.clone();
+            reports.spawn(async move {
+                report::nominated_nowhere(&client, &lesser).await;
+                None
+            });
+        }
+        self.withdrawn.remove(&pod.key);
+        self.cluster.nominate(Nomination {
+            pod: Arc::clone(pod),
+            node: node.to_owned(),
+            victims: victims.iter().map(|victim| victim.uid.clone()).collect(),
+        });
+        for victim in victims.into_iter().filter(|v| v.pod.metadata.deletion_timestamp.is_none()) {
+            let text = format!("Preempted by pod {} on node {node}", pod.uid);
+            self.events.about(&*victim.pod, EventType::Normal, "Preempted", &text);
+            let (client, preemptor) = (self.client.clone(), pod.key.clone());
+            reports.spawn(async move {
+                let error = report::evict(&client, &victim).await.err()?;
+                tracing::warn!(pod = %victim.key.name, namespace = %victim.key.namespace, %error, "preempting");
+                Some(preemptor)
+            });
+        }
+    }
+
+    /// A victim stays: the pod that waits for its end looks again.
+    fn not_evicted(&mut self, preemptor: &PodKey) {
+        if self.cluster.withdraw(preemptor) {
+            self.queue.changed(Change::PodGone, Instant::now());
+        }
     }
 }
 
