@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use nix::sched::{CloneFlags, setns};
 
@@ -40,25 +40,6 @@ impl Isolation {
         }
         Ok(())
     }
-
-    /// The cgroup v2 folder whose processes' sockets are load-balanced.
-    pub(crate) fn cgroup2(&self) -> Result<PathBuf> {
-        let root = cgroup2_root()?;
-        Ok(self.cgroup.as_ref().map_or(root.clone(), |cgroup| root.join(cgroup.trim_start_matches('/'))))
-    }
-}
-
-/// The cgroup v2 mount: the whole tree on a pure v2 host, `unified` on a hybrid one.
-pub(crate) fn cgroup2_root() -> Result<PathBuf> {
-    let hybrid = Path::new(CGROUP_ROOT).join("unified");
-    for root in [PathBuf::from(CGROUP_ROOT), hybrid] {
-        if root.join("cgroup.procs").exists() && root.join("cgroup.controllers").exists() {
-            return Ok(root);
-        }
-    }
-    bail!(
-        "no cgroup v2 hierarchy below {CGROUP_ROOT}; mount one: mount -t cgroup2 none {CGROUP_ROOT}/unified"
-    )
 }
 
 /// Every hierarchy's root: each v1 controller's, and v2.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cluster::{Cluster, Store};
 use crate::tools::{eventually, expect_in, read, read_failure};
-use crate::{bad_input, kubectls, purge};
+use crate::{bad_input, helm, kubectls, purge};
 
 /// Walks the whole way on one storage engine.
 pub(crate) fn run(store: Store) -> Result<()> {
@@ -27,6 +27,7 @@ pub(crate) fn run(store: Store) -> Result<()> {
     bad_input::run(&cluster)?;
     if store == Store::Embedded {
         kubectls::run(&cluster)?;
+        helm::run(&cluster)?;
     }
     restart_keeps_everything(&mut cluster)?;
     delete(&cluster)?;

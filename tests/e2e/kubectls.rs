@@ -1,29 +1,13 @@
 //! Older and newer kubectls: they differ in what they send (JSON or protobuf) and in what they ask
 //! (discovery, OpenAPI, watch lists, WebSockets).
 
-use std::env;
-use std::path::PathBuf;
-
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::cluster::Cluster;
-use crate::tools::{expect_in, read};
+use crate::tools::{cache, expect_in, read};
 
 /// The minor releases beside the one that the other steps use.
 const MINORS: [u32; 3] = [31, 34, 37];
-
-/// Where `cargo xtask setup --tests` puts them.
-fn program(minor: u32) -> Result<PathBuf> {
-    let cache = env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
-        .unwrap_or_default();
-    let path = cache.join(format!("skep/kubectl-1.{minor}/kubectl"));
-    if !path.exists() {
-        bail!("{} is missing: `cargo xtask setup --tests` fetches it", path.display());
-    }
-    Ok(path)
-}
 
 /// The daily commands with each of them.
 pub(crate) fn run(cluster: &Cluster) -> Result<()> {
@@ -35,7 +19,7 @@ pub(crate) fn run(cluster: &Cluster) -> Result<()> {
 }
 
 fn daily(cluster: &Cluster, minor: u32) -> Result<()> {
-    let program = program(minor)?;
+    let program = cache(&format!("kubectl-1.{minor}/kubectl"))?;
     let kubectl = |arguments: &str| {
         let namespace = format!("--namespace=kubectl-{minor}");
         read(cluster.inside(&program).arg(namespace).args(arguments.split(' ')))

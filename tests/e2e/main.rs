@@ -7,6 +7,7 @@ mod bad_input;
 mod chain;
 mod cluster;
 mod crash;
+mod helm;
 mod kubectls;
 mod purge;
 mod readme;

@@ -50,6 +50,19 @@ pub(crate) fn skep() -> PathBuf {
     env::var_os("SKEP_BIN").map_or_else(|| target().join("debug/skep"), PathBuf::from)
 }
 
+/// What `cargo xtask setup --tests` has fetched.
+pub(crate) fn cache(name: &str) -> Result<PathBuf> {
+    let base = env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
+        .unwrap_or_default();
+    let path = base.join("skep").join(name);
+    if !path.exists() {
+        bail!("{} is missing: `cargo xtask setup --tests` fetches it", path.display());
+    }
+    Ok(path)
+}
+
 /// The images' OCI layouts.
 pub(crate) fn images() -> PathBuf {
     target().join("images")

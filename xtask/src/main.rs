@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         Task::Setup { tests } => packages::setup(tests),
         Task::Ebpf => run::ebpf(),
         Task::Images => images::build().map(|_| ()),
-        Task::Registry { listen } => images::serve(&listen),
+        Task::Registry { listen } => packages::registry().and_then(|()| images::serve(&listen)),
         Task::Up { options } => run::up(&options),
         Task::Test { filter } => run::test(&filter),
         Task::Bench { name, options } => run::bench(&name, &options),

@@ -38,14 +38,25 @@ pub(crate) fn setup(tests: bool) -> Result<()> {
     toolchain::setup_toolchain()?;
     if tests {
         debs::install(TESTS)?;
-        let tools = paths::test_tools();
-        if !tools.join("usr/bin/etcd").exists() || !tools.join("usr/bin/docker-registry").exists() {
-            debs::unpack(TEST_SERVERS, &tools)?;
-        }
+        servers()?;
         for minor in KUBECTLS {
             kubectl::fetch(minor)?;
         }
         crate::nextest::ensure()?;
     }
     Ok(())
+}
+
+/// What `cargo xtask registry` runs.
+pub(crate) fn registry() -> Result<()> {
+    debs::install(&["skopeo"])?;
+    servers()
+}
+
+fn servers() -> Result<()> {
+    let tools = paths::test_tools();
+    if tools.join("usr/bin/etcd").exists() && tools.join("usr/bin/docker-registry").exists() {
+        return Ok(());
+    }
+    debs::unpack(TEST_SERVERS, &tools)
 }
