@@ -270,6 +270,13 @@ fn restart_keeps_everything(cluster: &mut Cluster) -> Result<()> {
     let uids = |cluster: &Cluster| {
         cluster.kubectl("get pods,services,configmaps -o jsonpath={.items[*].metadata.uid}")
     };
+    eventually("only the examples' pods are left", 60, || {
+        let pods = cluster.kubectl("get pods -o name")?;
+        if pods.lines().count() != 5 {
+            bail!("{pods}");
+        }
+        Ok(())
+    })?;
     let before = uids(cluster)?;
     let url = format!("http://{}/", vip(cluster)?);
     cluster.stop()?;
