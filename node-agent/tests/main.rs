@@ -111,12 +111,20 @@ fn jobs_crashes_and_errors_are_told() {
             .await;
         cluster.wait("config", waiting("CreateContainerConfigError")).await;
         cluster.wait("sick", |p| support::restarts(p) >= 1).await;
-        let events = cluster.client().namespaced::<Event>(NS).list(&ListParams::default()).await.unwrap();
-        let told: std::collections::BTreeSet<_> =
-            events.items.iter().filter_map(|e| e.reason.clone()).collect();
-        for reason in ["Pulled", "Created", "Started", "BackOff", "Failed", "Unhealthy", "Killing"] {
-            assert!(told.contains(reason), "{reason} is missing in {told:?}");
+        // Events are written beside the work, and a back-off is told when the second pull is due.
+        let wanted = ["Pulled", "Created", "Started", "BackOff", "Failed", "Unhealthy", "Killing"];
+        let mut missing = Vec::new();
+        for _ in 0..300 {
+            let events = cluster.client().namespaced::<Event>(NS).list(&ListParams::default()).await.unwrap();
+            let told: std::collections::BTreeSet<_> =
+                events.items.iter().filter_map(|e| e.reason.as_deref()).collect();
+            missing = wanted.into_iter().filter(|reason| !told.contains(reason)).collect();
+            if missing.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        assert!(missing.is_empty(), "never told: {missing:?}");
     });
 }
 
