@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{
-    EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service,
-};
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use skep_client::reconcile::Next;
 use skep_client::{Client, DeleteParams, Error, Store, WorkQueue};
@@ -181,12 +179,6 @@ fn address(service: &Service, pod: &Pod, family: Family) -> Option<EndpointAddre
         ip,
         hostname: spec.hostname.clone().filter(|h| named && !h.is_empty()),
         node_name: pods::node_name(pod).map(str::to_owned),
-        target_ref: Some(ObjectReference {
-            kind: Some("Pod".into()),
-            namespace: pod.metadata.namespace.clone(),
-            name: pod.metadata.name.clone(),
-            uid: pod.metadata.uid.clone(),
-            ..ObjectReference::default()
-        }),
+        target_ref: Some(pods::reference(pod)),
     })
 }

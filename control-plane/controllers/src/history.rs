@@ -7,8 +7,9 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use skep_client::{Client, DeleteParams, Error, Patch, PatchParams};
+
+use crate::hash;
 
 /// Label of pods and revisions: the hash of the template.
 pub(crate) const HASH: &str = "controller-revision-hash";
@@ -18,20 +19,6 @@ pub(crate) fn data(template: &PodTemplateSpec) -> Value {
     let mut template = json!(template);
     template["$patch"] = "replace".into();
     json!({"spec": {"template": template}})
-}
-
-/// Hash of a template, safe in labels.
-fn hash(data: &Value, collisions: i32) -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut digest = Sha256::new();
-    digest.update(data.to_string());
-    digest.update(collisions.to_le_bytes());
-    digest
-        .finalize()
-        .iter()
-        .take(10)
-        .map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()]))
-        .collect()
 }
 
 /// The revision of the current template, made (or given the highest number again) when need be.
@@ -56,7 +43,7 @@ pub(crate) async fn current(
         return api.patch(name, &patch, &PatchParams::default()).await.map(Arc::new);
     }
     for collisions in 0.. {
-        let hash = hash(&wanted, collisions);
+        let hash = hash::safe(wanted.to_string().as_bytes(), Some(collisions));
         let mut labels = template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
         labels.insert(HASH.into(), hash.clone());
         let revision = ControllerRevision {

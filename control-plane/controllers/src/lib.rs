@@ -13,6 +13,7 @@ mod endpoints;
 mod endpointslice;
 mod expectations;
 mod gc;
+mod hash;
 mod history;
 mod ipam;
 mod job;

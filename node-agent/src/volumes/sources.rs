@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret, Volume,
 };
 use skep_agent_core::fields::{field_ref, resource_ref};
+use skep_client::Kind;
 
 use super::payload::{DEFAULT_MODE, File, Files, check_path, mode, project};
 use super::{Error, Volumes};
@@ -55,6 +56,14 @@ impl Source<'_> {
         Error::Api { volume: self.volume.to_owned(), source }
     }
 
+    /// Nothing where the object is optional and absent.
+    async fn fetch<K: Kind>(&self, name: &str, optional: bool) -> Result<Option<K>, Error> {
+        match self.volumes.client.namespaced::<K>(self.namespace()).get(name).await {
+            Err(error) if optional && error.is_not_found() => Ok(None),
+            other => other.map(Some).map_err(|error| self.api(error)),
+        }
+    }
+
     async fn config_map(
         &self,
         name: &str,
@@ -63,11 +72,7 @@ impl Source<'_> {
         optional: Option<bool>,
     ) -> Result<Files, Error> {
         let optional = optional.unwrap_or(false);
-        let api = self.volumes.client.namespaced::<ConfigMap>(self.namespace());
-        let found = match api.get(name).await {
-            Err(error) if optional && error.is_not_found() => return Ok(Files::new()),
-            other => other.map_err(|error| self.api(error))?,
-        };
+        let Some(found) = self.fetch::<ConfigMap>(name, optional).await? else { return Ok(Files::new()) };
         let text = found.data.into_iter().flatten().map(|(key, text)| (key, text.into_bytes()));
         let binary = found.binary_data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0));
         project(self.volume, &text.chain(binary).collect(), items, default, optional)
@@ -81,11 +86,7 @@ impl Source<'_> {
         optional: Option<bool>,
     ) -> Result<Files, Error> {
         let optional = optional.unwrap_or(false);
-        let api = self.volumes.client.namespaced::<Secret>(self.namespace());
-        let found = match api.get(name).await {
-            Err(error) if optional && error.is_not_found() => return Ok(Files::new()),
-            other => other.map_err(|error| self.api(error))?,
-        };
+        let Some(found) = self.fetch::<Secret>(name, optional).await? else { return Ok(Files::new()) };
         let data: BTreeMap<_, _> =
             found.data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0)).collect();
         project(self.volume, &data, items, default, optional)

@@ -3,7 +3,6 @@
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use sha2::{Digest, Sha256};
 
 /// Label that tells the ReplicaSets (and pods) of a deployment apart.
 pub(super) const HASH: &str = "pod-template-hash";
@@ -87,19 +86,7 @@ pub(super) fn same_template(set: &ReplicaSet, deployment: &Deployment) -> bool {
 pub(super) fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     // Serialising our own types cannot fail; an empty text would only make the name less distinct.
     let text = serde_json::to_vec(template).unwrap_or_default();
-    let mut digest = Sha256::new();
-    digest.update(&text);
-    if let Some(count) = collisions {
-        digest.update(count.to_le_bytes());
-    }
-    // No vowels and no digits that look like them: no words by accident.
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    digest
-        .finalize()
-        .iter()
-        .take(10)
-        .map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()]))
-        .collect()
+    crate::hash::safe(&text, collisions)
 }
 
 /// The revision annotation as a number.

@@ -1,12 +1,15 @@
 //! The typed operations under server-side apply: which fields a value has, merging one value into another, comparing
-//! two, removing a set of fields, and checking that a configuration fits its type.
+//! two, removing a set of fields, and (in `faults`) checking that a configuration fits its type.
 //!
 //! Recursion follows the value, whose depth the decoders bound.
 
-use super::path::{PathElement, print_path};
+mod faults;
+
+pub(super) use faults::faults;
+
+use super::path::PathElement;
 use super::set::Set;
 use super::types::{Form, Node};
-use crate::schema::Type;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -294,121 +297,4 @@ fn compare_at(
 
 fn items(value: Option<&Value>) -> &[Value] {
     value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
-}
-
-/// Most faults that are told at once.
-const MOST_FAULTS: usize = 20;
-
-/// What of a configuration does not fit its type, each with its path.
-pub(super) fn faults(node: Node<'_>, value: &Value) -> Vec<String> {
-    let mut out = Vec::new();
-    check(node, value, &mut Vec::new(), &mut out);
-    out
-}
-
-fn check(node: Node<'_>, value: &Value, path: &mut Vec<PathElement>, out: &mut Vec<String>) {
-    if out.len() >= MOST_FAULTS || value.is_null() {
-        return;
-    }
-    let form = node.form(value);
-    let mut fault = |path: &[PathElement], what: &str| out.push(format!("{}: {what}", print_path(path)));
-    match (node, value) {
-        (
-            Node::Struct { .. } | Node::Map { .. } | Node::CustomRoot(_) | Node::DeducedRoot,
-            Value::Object(map),
-        ) => {
-            for (name, value) in map {
-                path.push(PathElement::field(name));
-                match node.child(name) {
-                    Some((inner, _)) => check(inner, value, path, out),
-                    None => out.push(format!("{}: field not declared in schema", print_path(path))),
-                }
-                path.pop();
-            }
-        }
-        (Node::Struct { .. } | Node::Map { .. } | Node::CustomRoot(_) | Node::DeducedRoot, other) => {
-            fault(path, &format!("expected map, got {}", describe(other)));
-        }
-        (Node::Custom(schema), value) => check_custom(node, schema, value, path, out),
-        (Node::List { .. }, Value::Array(list)) => check_list(node, &form, list, path, out),
-        (Node::List { .. }, other) => fault(path, &format!("expected list, got {}", describe(other))),
-        (Node::Scalar(ty), value) => {
-            let expected = match ty {
-                Type::Bool if !value.is_boolean() => "boolean",
-                Type::Int32 | Type::Int64 | Type::Double if !value.is_number() => "numeric (int or float)",
-                Type::String | Type::Bytes if !value.is_string() => "string",
-                _ if value.is_object() || value.is_array() => "scalar",
-                _ => return,
-            };
-            fault(path, &format!("expected {expected}, got {}", describe(value)));
-        }
-        (Node::Atomic | Node::Deduced, _) => {}
-    }
-}
-
-fn check_list(
-    node: Node<'_>,
-    form: &Form<'_>,
-    list: &[Value],
-    path: &mut Vec<PathElement>,
-    out: &mut Vec<String>,
-) {
-    let mut seen = BTreeSet::new();
-    for (at, item) in list.iter().enumerate() {
-        let step = match form {
-            Form::Set | Form::Keyed(_) => match element_path(node, form, item) {
-                Ok(element) if !seen.insert(element.clone()) => {
-                    out.push(format!("{}: duplicate entries for key {element}", print_path(path)));
-                    continue;
-                }
-                Ok(element) => element,
-                Err(what) => {
-                    out.push(format!("{}: element {at}: {what}", print_path(path)));
-                    continue;
-                }
-            },
-            Form::Leaf | Form::Map => PathElement::Index(at),
-        };
-        path.push(step);
-        check(node.element(), item, path, out);
-        path.pop();
-    }
-}
-
-fn check_custom(
-    node: Node<'_>,
-    schema: &Value,
-    value: &Value,
-    path: &mut Vec<PathElement>,
-    out: &mut Vec<String>,
-) {
-    let form = node.form(value);
-    match (schema.get("type").and_then(Value::as_str), value) {
-        (Some("object") | None, Value::Object(map)) => {
-            for (name, value) in map {
-                path.push(PathElement::field(name));
-                match node.child(name) {
-                    Some((inner, _)) => check(inner, value, path, out),
-                    None => out.push(format!("{}: field not declared in schema", print_path(path))),
-                }
-                path.pop();
-            }
-        }
-        (Some("array"), Value::Array(list)) => check_list(node, &form, list, path, out),
-        (Some("object"), other) => {
-            out.push(format!("{}: expected map, got {}", print_path(path), describe(other)));
-        }
-        (Some("array"), other) => {
-            out.push(format!("{}: expected list, got {}", print_path(path), describe(other)));
-        }
-        _ => {}
-    }
-}
-
-fn describe(value: &Value) -> String {
-    match value {
-        Value::Object(_) => "map".to_owned(),
-        Value::Array(_) => "list".to_owned(),
-        other => other.to_string(),
-    }
 }
