@@ -11,6 +11,7 @@ mod logs;
 mod port_forward;
 mod query;
 mod refusal;
+mod spdy;
 mod tls;
 
 use std::net::SocketAddr;
@@ -76,9 +77,9 @@ pub(crate) type Shared = Arc<dyn Node>;
 pub fn router(node: Arc<dyn Node>) -> Router {
     Router::new()
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::get))
-        .route("/exec/{namespace}/{pod}/{container}", get(exec::get).post(refusal::no_spdy))
-        .route("/attach/{namespace}/{pod}/{container}", get(attach::get).post(refusal::no_spdy))
-        .route("/portForward/{namespace}/{pod}", get(port_forward::get).post(refusal::no_spdy))
+        .route("/exec/{namespace}/{pod}/{container}", get(exec::get).post(exec::post))
+        .route("/attach/{namespace}/{pod}/{container}", get(attach::get).post(attach::post))
+        .route("/portForward/{namespace}/{pod}", get(port_forward::get).post(port_forward::post))
         .route("/pods", get(pods))
         .route("/metrics", get(metrics))
         .layer(middleware::from_fn(only_masters))

@@ -1,8 +1,8 @@
-//! `GET /attach/…`: the streams of a container's own process. Output comes from the container's log
+//! `/attach/…`: the streams of a container's own process, over a WebSocket (GET) or SPDY (POST). Output comes from the container's log
 //! writer as frames (stream, length in four bytes, data); input goes to its FIFO.
 
-use axum::extract::ws::{WebSocket, WebSocketUpgrade};
-use axum::extract::{Path, Query, State};
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{Path, Query, Request, State};
 use axum::response::Response;
 use skep_runtime::{ContainerRecord, ContainerState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,9 +10,10 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
 use super::Shared;
-use super::channels::{self, Said, Writer};
+use super::channels::{self, Reader, Said, Writer};
 use super::query::{Parameters, Streams};
 use super::refusal::Refusal;
+use super::spdy;
 
 /// No frame of the log writer is larger.
 const MAX_FRAME: usize = 1 << 20;
@@ -24,8 +25,39 @@ pub(super) async fn get(
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     let upgrade = upgrade.map_err(|_| Refusal::bad_request("Upgrade request required"))?;
-    let streams = Streams::parse(&parameters)?;
-    let record = node.container(&namespace, &pod, Some(&container), false).await?;
+    let (record, streams) = target(&node, &namespace, &pod, &container, &parameters).await?;
+    Ok(channels::offer(upgrade).on_upgrade(async move |socket| {
+        let (reader, writer) = channels::split(socket);
+        run(&node, reader, writer, &record, streams).await;
+    }))
+}
+
+pub(super) async fn post(
+    State(node): State<Shared>,
+    Path((namespace, pod, container)): Path<(String, String, String)>,
+    Query(parameters): Query<Parameters>,
+    mut request: Request,
+) -> Result<Response, Refusal> {
+    let (record, streams) = target(&node, &namespace, &pod, &container, &parameters).await?;
+    let offer = spdy::Offer::new(&mut request, &[channels::STREAMS])?;
+    Ok(offer.accept(async move |connection| {
+        channels::run_streams(connection, streams, async |reader, writer| {
+            run(&node, reader, writer, &record, streams).await;
+        })
+        .await;
+    }))
+}
+
+/// The container and which of its streams are wanted.
+async fn target(
+    node: &Shared,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    parameters: &Parameters,
+) -> Result<(ContainerRecord, Streams), Refusal> {
+    let streams = Streams::parse(parameters)?;
+    let record = node.container(namespace, pod, Some(container), false).await?;
     if !matches!(record.state, ContainerState::Running { .. }) {
         return Err(Refusal::bad_request(format!("container {container} is not running in pod {pod}")));
     }
@@ -34,11 +66,16 @@ pub(super) async fn get(
             "container {container} has no terminal: its pod says tty: false"
         )));
     }
-    Ok(channels::offer(upgrade).on_upgrade(async move |socket| run(&node, socket, &record, streams).await))
+    Ok((record, streams))
 }
 
-async fn run(node: &Shared, socket: WebSocket, record: &ContainerRecord, streams: Streams) {
-    let (mut reader, mut writer) = channels::split(socket);
+async fn run(
+    node: &Shared,
+    mut reader: Reader,
+    mut writer: Writer,
+    record: &ContainerRecord,
+    streams: Streams,
+) {
     let runtime = node.runtime();
     let mut stdin = None;
     if streams.stdin && record.stdin {

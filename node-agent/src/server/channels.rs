@@ -1,5 +1,8 @@
 //! Kubernetes' channels over WebSocket: each binary message begins with a byte that names its stream.
-//! (KEP-4006; `v5` adds the close signal to `v4`, the older `channel.k8s.io` has no exit status.)
+//! (KEP-4006; `v5` adds the close signal to `v4`, the older `channel.k8s.io` has no exit status.) Over
+//! SPDY each channel is a stream; readers and writers hide the difference.
+
+mod streams;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -7,6 +10,8 @@ use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use super::spdy;
 
 /// Channels.
 pub(super) const STDIN: u8 = 0;
@@ -77,31 +82,48 @@ pub(super) fn understand(dialect: Dialect, message: &Bytes) -> Option<Said> {
     }
 }
 
+/// The client is gone.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Gone {
+    /// Its WebSocket is.
+    #[error("the client is gone: {0}")]
+    Socket(#[from] axum::Error),
+    /// Its SPDY connection is.
+    #[error("the client is gone: {0}")]
+    Spdy(#[from] spdy::Error),
+}
+
 /// The receiving half.
-pub(super) struct Reader {
-    stream: SplitStream<WebSocket>,
-    dialect: Dialect,
+pub(super) enum Reader {
+    Socket { stream: SplitStream<WebSocket>, dialect: Dialect },
+    Streams(Box<streams::Reader>),
 }
 
 /// The sending half.
-pub(super) struct Writer {
-    sink: SplitSink<WebSocket, Message>,
-    dialect: Dialect,
+pub(super) enum Writer {
+    Socket { sink: SplitSink<WebSocket, Message>, dialect: Dialect },
+    Streams(Box<streams::Writer>),
 }
 
 pub(super) fn split(socket: WebSocket) -> (Reader, Writer) {
     let dialect = agreed(&socket);
     let (sink, stream) = socket.split();
-    (Reader { stream, dialect }, Writer { sink, dialect })
+    (Reader::Socket { stream, dialect }, Writer::Socket { sink, dialect })
 }
+
+pub(super) use streams::{PROTOCOL as STREAMS, run as run_streams};
 
 impl Reader {
     /// The next thing the client says; `None` when it is gone. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Said> {
+        let (stream, dialect) = match self {
+            Self::Socket { stream, dialect } => (stream, *dialect),
+            Self::Streams(streams) => return streams.next().await,
+        };
         loop {
-            match self.stream.next().await? {
+            match stream.next().await? {
                 Ok(Message::Binary(bytes)) => {
-                    if let Some(said) = understand(self.dialect, &bytes) {
+                    if let Some(said) = understand(dialect, &bytes) {
                         return Some(said);
                     }
                 }
@@ -114,25 +136,39 @@ impl Reader {
 
 impl Writer {
     /// Sends output. An error means that the client is gone.
-    pub(super) async fn send(&mut self, channel: u8, bytes: &[u8]) -> Result<(), axum::Error> {
-        let mut message = BytesMut::with_capacity(bytes.len() + 1);
-        message.put_u8(channel);
-        message.put_slice(bytes);
-        self.sink.send(Message::Binary(message.freeze())).await
+    pub(super) async fn send(&mut self, channel: u8, bytes: &[u8]) -> Result<(), Gone> {
+        match self {
+            Self::Socket { sink, .. } => {
+                let mut message = BytesMut::with_capacity(bytes.len() + 1);
+                message.put_u8(channel);
+                message.put_slice(bytes);
+                Ok(sink.send(Message::Binary(message.freeze())).await?)
+            }
+            Self::Streams(streams) => Ok(streams.send(channel, bytes).await?),
+        }
     }
 
     /// Says how it ended and closes.
-    pub(super) async fn finish(mut self, status: &Value) -> Result<(), axum::Error> {
+    pub(super) async fn finish(mut self, status: &Value) -> Result<(), Gone> {
         let succeeded = status["status"] == "Success";
-        match self.dialect {
+        let dialect = match &self {
+            Self::Socket { dialect, .. } => *dialect,
+            Self::Streams(_) => Dialect::V4,
+        };
+        match dialect {
             Dialect::V5 | Dialect::V4 => self.send(ERROR, status.to_string().as_bytes()).await?,
             Dialect::V1 if !succeeded => {
                 self.send(ERROR, status["message"].as_str().unwrap_or_default().as_bytes()).await?;
             }
             Dialect::V1 => {}
         }
-        let frame = CloseFrame { code: axum::extract::ws::close_code::NORMAL, reason: "".into() };
-        self.sink.send(Message::Close(Some(frame))).await
+        match self {
+            Self::Socket { mut sink, .. } => {
+                let frame = CloseFrame { code: axum::extract::ws::close_code::NORMAL, reason: "".into() };
+                Ok(sink.send(Message::Close(Some(frame))).await?)
+            }
+            Self::Streams(streams) => Ok(streams.finish().await?),
+        }
     }
 }
 

@@ -1,15 +1,16 @@
-//! `GET /exec/…`: a command in a container, with its streams over a WebSocket.
+//! `/exec/…`: a command in a container, with its streams over a WebSocket (GET) or SPDY (POST).
 
-use axum::extract::ws::{WebSocket, WebSocketUpgrade};
-use axum::extract::{Path, Query, State};
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{Path, Query, Request, State};
 use axum::response::Response;
 use skep_runtime::{ContainerState, ExecRequest, ExecSession};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::Shared;
-use super::channels::{self, Said, Writer, exit_status};
+use super::channels::{self, Gone, Reader, Said, Writer, exit_status};
 use super::query::{Parameters, Streams, command};
 use super::refusal::Refusal;
+use super::spdy;
 
 /// Output is passed on in pieces of this size at most.
 const BLOCK: usize = 32 << 10;
@@ -21,23 +22,69 @@ pub(super) async fn get(
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     let upgrade = upgrade.map_err(|_| Refusal::bad_request("Upgrade request required"))?;
-    let streams = Streams::parse(&parameters)?;
-    let request = ExecRequest { command: command(&parameters), stdin: streams.stdin, tty: streams.tty };
-    if request.command.is_empty() {
-        return Err(Refusal::bad_request("you must specify at least one command for the container"));
-    }
-    let record = node.container(&namespace, &pod, Some(&container), false).await?;
-    if !matches!(record.state, ContainerState::Running { .. }) {
-        return Err(Refusal::bad_request(format!("container {container} is not running in pod {pod}")));
-    }
+    let order = Order::new(&node, &namespace, &pod, &container, &parameters).await?;
     Ok(channels::offer(upgrade).on_upgrade(async move |socket| {
-        let started = node.runtime().exec(&record.id, &request).await;
-        run(socket, started, streams).await;
+        let (reader, writer) = channels::split(socket);
+        order.run(&node, reader, writer).await;
     }))
 }
 
-async fn run(socket: WebSocket, started: Result<ExecSession, skep_runtime::Error>, streams: Streams) {
-    let (mut reader, mut writer) = channels::split(socket);
+pub(super) async fn post(
+    State(node): State<Shared>,
+    Path((namespace, pod, container)): Path<(String, String, String)>,
+    Query(parameters): Query<Parameters>,
+    mut request: Request,
+) -> Result<Response, Refusal> {
+    let order = Order::new(&node, &namespace, &pod, &container, &parameters).await?;
+    let offer = spdy::Offer::new(&mut request, &[channels::STREAMS])?;
+    Ok(offer.accept(async move |connection| {
+        let streams = order.streams;
+        channels::run_streams(connection, streams, async |reader, writer| {
+            order.run(&node, reader, writer).await;
+        })
+        .await;
+    }))
+}
+
+/// What is to be run, and where.
+struct Order {
+    id: String,
+    request: ExecRequest,
+    streams: Streams,
+}
+
+impl Order {
+    async fn new(
+        node: &Shared,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        parameters: &Parameters,
+    ) -> Result<Self, Refusal> {
+        let streams = Streams::parse(parameters)?;
+        let request = ExecRequest { command: command(parameters), stdin: streams.stdin, tty: streams.tty };
+        if request.command.is_empty() {
+            return Err(Refusal::bad_request("you must specify at least one command for the container"));
+        }
+        let record = node.container(namespace, pod, Some(container), false).await?;
+        if !matches!(record.state, ContainerState::Running { .. }) {
+            return Err(Refusal::bad_request(format!("container {container} is not running in pod {pod}")));
+        }
+        Ok(Self { id: record.id, request, streams })
+    }
+
+    async fn run(&self, node: &Shared, reader: Reader, writer: Writer) {
+        let started = node.runtime().exec(&self.id, &self.request).await;
+        run(reader, writer, started, self.streams).await;
+    }
+}
+
+async fn run(
+    mut reader: Reader,
+    mut writer: Writer,
+    started: Result<ExecSession, skep_runtime::Error>,
+    streams: Streams,
+) {
     let mut session = match started {
         Ok(session) => session,
         Err(error) => {
@@ -111,7 +158,7 @@ async fn copy(
     mut stderr: Option<impl AsyncRead + Unpin>,
     streams: Streams,
     writer: &mut Writer,
-) -> Result<(), axum::Error> {
+) -> Result<(), Gone> {
     let (mut out, mut err) = (vec![0; BLOCK], vec![0; BLOCK]);
     while stdout.is_some() || stderr.is_some() {
         tokio::select! {

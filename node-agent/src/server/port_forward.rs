@@ -1,14 +1,17 @@
-//! `GET /portForward/…?ports=…` over WebSocket `v4.channel.k8s.io`: two channels a port, data and error;
-//! the first message on each names the port in two bytes, little endian.
+//! `/portForward/…`: connections to ports of a pod. Either over WebSocket `v4.channel.k8s.io` with
+//! `?ports=…`: two channels a port, data and error, where the first message on each names the port in two
+//! bytes, little endian; or over SPDY, plain (POST) or in a WebSocket, where streams name their ports.
+
+mod streams;
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
@@ -23,8 +26,14 @@ use tokio::task::JoinSet;
 use super::Shared;
 use super::query::{Parameters, ports};
 use super::refusal::Refusal;
+use super::spdy;
 
 const PROTOCOL: &str = "v4.channel.k8s.io";
+/// What kubectl asks for: SPDY, and on it the older protocol, inside of a WebSocket.
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+const STREAMS: &str = "portforward.k8s.io";
+/// A client may send this much in one message.
+const MAX_MESSAGE: usize = 1 << 20;
 const BLOCK: usize = 32 << 10;
 /// Channels are one byte, two a port.
 const MAX_PORTS: usize = 120;
@@ -37,12 +46,26 @@ pub(super) async fn get(
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     let upgrade = upgrade.map_err(|_| Refusal::bad_request("Upgrade request required"))?;
+    let netns = node.network_namespace(&namespace, &pod)?;
+    let upgrade = upgrade.max_message_size(MAX_MESSAGE).protocols([TUNNEL, PROTOCOL]);
+    if upgrade.selected_protocol().is_some_and(|protocol| protocol == TUNNEL) {
+        return Ok(upgrade.on_upgrade(async move |socket| streams::run(spdy::tunnel(socket), netns).await));
+    }
     let ports = ports(&parameters)?;
     if ports.len() > MAX_PORTS {
         return Err(Refusal::bad_request(format!("at most {MAX_PORTS} ports")));
     }
+    Ok(upgrade.on_upgrade(async move |socket| run(socket, &ports, netns).await))
+}
+
+pub(super) async fn post(
+    State(node): State<Shared>,
+    Path((namespace, pod)): Path<(String, String)>,
+    mut request: Request,
+) -> Result<Response, Refusal> {
     let netns = node.network_namespace(&namespace, &pod)?;
-    Ok(upgrade.protocols([PROTOCOL]).on_upgrade(async move |socket| run(socket, &ports, netns).await))
+    let offer = spdy::Offer::new(&mut request, &[STREAMS])?;
+    Ok(offer.accept(async move |connection| streams::run(connection, netns).await))
 }
 
 async fn run(socket: WebSocket, ports: &[u16], netns: Option<PathBuf>) {
@@ -87,12 +110,17 @@ async fn dial(port: u16, netns: Option<PathBuf>) -> io::Result<TcpStream> {
             if let Some(path) = netns {
                 setns(File::open(path)?, CloneFlags::CLONE_NEWNET)?;
             }
-            std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+            let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+            let [first, second] = loopback.map(|address| (address, port));
+            // What IPv4 says is the better message when neither answers.
+            std::net::TcpStream::connect(first)
+                .or_else(|error| std::net::TcpStream::connect(second).map_err(|_| error))
         })?;
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the dialing thread panicked")))
     });
     let stream = connected.await.map_err(io::Error::other)??;
     stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
     TcpStream::from_std(stream)
 }
 

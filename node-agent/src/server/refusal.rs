@@ -62,10 +62,3 @@ impl IntoResponse for Refusal {
         (self.status, Json(self.to_status())).into_response()
     }
 }
-
-/// Clients older than kubectl 1.31 upgrade to SPDY by POST.
-pub(super) async fn no_spdy() -> Refusal {
-    Refusal::bad_request(
-        "this node speaks WebSocket (v5.channel.k8s.io, v4.channel.k8s.io); SPDY/3.1 is not supported",
-    )
-}
