@@ -84,10 +84,10 @@ async fn open(mut session: Session, streams: Streams) -> Option<(Reader, Writer)
         match stream.header("streamtype") {
             Some("error") if writer.error.is_none() => writer.error = Some(stream.writer),
             Some("stdout") if streams.stdout && writer.stdout.is_none() => {
-                writer.stdout = Some(stream.writer)
+                writer.stdout = Some(stream.writer);
             }
             Some("stderr") if streams.stderr && writer.stderr.is_none() => {
-                writer.stderr = Some(stream.writer)
+                writer.stderr = Some(stream.writer);
             }
             Some("stdin") if streams.stdin && stdin.is_none() => {
                 stdin = Some(stream.reader);

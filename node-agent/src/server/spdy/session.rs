@@ -351,7 +351,7 @@ impl Reading {
         unidirectional: bool,
         headers: Headers,
     ) -> Result<(), Error> {
-        if stream % 2 == 0 || stream <= self.last {
+        if stream.is_multiple_of(2) || stream <= self.last {
             return Err(Error::Protocol("a stream's number is out of order"));
         }
         self.last = stream;
@@ -387,8 +387,9 @@ impl Reading {
         let sender = self.shared.streams().get(&stream).map(|entry| entry.data.clone());
         match sender {
             Some(Some(sender)) if length > 0 => {
-                // Nobody reads it any more: the peer must not wait for its window.
-                if sender.send(data).await.is_err() {
+                let unwanted = sender.send(data).await.is_err();
+                if unwanted {
+                    // Nobody reads it any more: the peer must not wait for its window.
                     self.shared.say(Frame::WindowUpdate { stream, more: length }).await?;
                 }
             }
@@ -397,7 +398,7 @@ impl Reading {
                 self.shared.forget(stream);
                 self.reset(stream, Reset::Protocol).await?;
             }
-            None if stream > self.last || stream % 2 == 0 => {
+            None if stream > self.last || stream.is_multiple_of(2) => {
                 self.reset(stream, Reset::InvalidStream).await?;
             }
             // It was reset, and the peer had not heard.
