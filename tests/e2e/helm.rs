@@ -20,7 +20,8 @@ pub(crate) fn run(cluster: &Cluster) -> Result<()> {
 fn life(cluster: &Cluster, name: &str, minor: u32) -> Result<()> {
     let program = cache(&format!("kubectl-1.{minor}/helm"))?;
     let helm = |arguments: &str| read(cluster.inside(&program).args(arguments.split(' ')));
-    let replicas = || cluster.kubectl(&format!("get deployment {name}-web -o jsonpath={{.status.readyReplicas}}"));
+    let replicas =
+        || cluster.kubectl(&format!("get deployment {name}-web -o jsonpath={{.status.readyReplicas}}"));
     helm(&format!("install {name} tests/e2e/chart --wait --timeout 60s"))?;
     expect_in(&replicas()?, "2")?;
     helm(&format!("upgrade {name} tests/e2e/chart --set replicas=3 --wait --timeout 60s"))?;
