@@ -1,5 +1,7 @@
 //! The whole agent against a real API server, a real containerd and a network namespace of its own.
 
+mod kubelet;
+mod streams;
 mod support;
 
 use std::time::{Duration, Instant};

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use crate::kubelet::Kubelet;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Node, Pod};
 use serde_json::{Value, json};
 use skep_api::user::UserInfo;
@@ -90,6 +91,7 @@ pub(crate) struct Cluster {
     api: ApiServer,
     client: Client,
     config: AgentConfig,
+    pki: Pki,
     cancel: CancellationToken,
     life: Mutex<Option<Life>>,
     dir: tempfile::TempDir,
@@ -138,7 +140,7 @@ impl Cluster {
         config.log_writer =
             here.parent().and_then(Path::parent).expect("a target folder").join("examples/log_writer");
         fs::create_dir_all(&config.run_dir).expect("a folder");
-        let cluster = Self { api, client, config, cancel, life: Mutex::new(None), dir };
+        let cluster = Self { api, client, config, pki, cancel, life: Mutex::new(None), dir };
         cluster.import().await;
         cluster.start_agent().await;
         let namespace = json!({ "metadata": { "name": "default" } });
@@ -219,6 +221,12 @@ impl Cluster {
         }
         let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
         assert!(!mounts.contains(self.dir.path().to_str().expect("text")), "mounts are left");
+    }
+
+    /// A connection to the kubelet API with a client certificate, or without one.
+    pub(crate) fn kubelet(&self, identity: Option<(&str, &[&str])>) -> Kubelet {
+        let pair = identity.map(|(name, groups)| self.pki.issue_client(name, groups).expect("a certificate"));
+        Kubelet::new(self.pki.ca_pem(), pair.as_ref().map(|pair| (&*pair.cert_pem, &*pair.key_pem)))
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -321,7 +329,7 @@ fn busybox_layout(root: &Path) {
     }
     let busybox = skep_runtime::daemon::find_program("busybox").expect("busybox");
     fs::copy(busybox, tree.join("bin/busybox")).expect("a copy");
-    for applet in ["sh", "cat", "hostname", "sleep", "false", "true"] {
+    for applet in ["sh", "cat", "hostname", "sleep", "false", "true", "stty", "nc", "echo", "seq", "ps"] {
         std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet)).expect("a link");
     }
     let layer = root.join("layer.tar");

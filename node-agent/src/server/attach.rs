@@ -123,6 +123,7 @@ async fn run(
     if let Err(error) = writer.finish(&channels::exit_status(code)).await {
         tracing::debug!(%error, "the client is gone");
     }
+    reader.drain().await;
 }
 
 /// Passes frames on until the writer or the client is gone.

@@ -4,6 +4,8 @@
 
 mod streams;
 
+use std::time::Duration;
+
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
@@ -27,6 +29,9 @@ const V1: &str = "channel.k8s.io";
 
 /// A client may send this much in one message.
 const MAX_MESSAGE: usize = 1 << 20;
+
+/// How long a client may still send after our end.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// The dialect that was agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +135,16 @@ impl Reader {
                 Ok(Message::Close(_)) | Err(_) => return None,
                 Ok(Message::Text(_) | Message::Ping(_) | Message::Pong(_)) => {}
             }
+        }
+    }
+}
+
+impl Reader {
+    /// Takes what still comes after our end, until the client closes too: closing over input that is not
+    /// read would reset the connection, and the exit status on its way with it.
+    pub(super) async fn drain(mut self) {
+        if matches!(self, Self::Socket { .. }) {
+            let _late = tokio::time::timeout(LINGER, async { while self.next().await.is_some() {} }).await;
         }
     }
 }

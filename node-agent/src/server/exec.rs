@@ -140,6 +140,7 @@ async fn run(
             if let Err(error) = writer.finish(&status).await {
                 tracing::debug!(%error, "the client is gone");
             }
+            reader.drain().await;
         }
         None => {
             if let Err(error) = session.kill().await {

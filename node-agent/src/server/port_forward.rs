@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Shared;
+use super::channels::LINGER;
 use super::query::{Parameters, ports};
 use super::refusal::Refusal;
 use super::spdy;
@@ -95,9 +96,13 @@ async fn run(socket: WebSocket, ports: &[u16], netns: Option<PathBuf>) {
         }
     }
     drop(sender);
+    let mut downstream = std::pin::pin!(downstream(stream, inputs));
     tokio::select! {
-        () = downstream(stream, inputs) => {}
-        () = speak(sink, receiver) => {}
+        () = &mut downstream => {}
+        () = speak(sink, receiver) => {
+            // Closing over input that is not read would reset the connection, and what is on its way with it.
+            let _late = tokio::time::timeout(LINGER, downstream).await;
+        }
     }
     tasks.shutdown().await;
 }
@@ -153,5 +158,8 @@ async fn speak(mut sink: SplitSink<WebSocket, Message>, mut receiver: mpsc::Rece
         if sink.send(Message::Binary(message.freeze())).await.is_err() {
             return;
         }
+    }
+    if let Err(error) = sink.close().await {
+        tracing::debug!(%error, "the client is gone");
     }
 }
