@@ -23,9 +23,9 @@ use tracing_subscriber::EnvFilter;
 #[derive(Parser)]
 #[command(name = "skep", version)]
 struct Args {
-    /// What to log, as RUST_LOG has it.
-    #[arg(long, global = true, env = "SKEP_LOG", default_value = "warn,skep=info", value_name = "FILTER")]
-    log: String,
+    /// What to log, as RUST_LOG has it. `up` shows warnings only, the others what they do.
+    #[arg(long, global = true, env = "SKEP_LOG", value_name = "FILTER")]
+    log: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -69,7 +69,9 @@ fn run(args: Args) -> Result<()> {
         // Starts with every container: nothing else may happen before it.
         return Ok(skep_runtime::logger_main(argument)?);
     }
-    let filter = EnvFilter::try_new(&args.log).context("reading --log")?;
+    let quiet = matches!(args.command, Command::Up(_) | Command::Down(_));
+    let default = if quiet { "warn" } else { "warn,skep=info" };
+    let filter = EnvFilter::try_new(args.log.as_deref().unwrap_or(default)).context("reading --log")?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match args.command {
         Command::Up(options) => up::main(options),

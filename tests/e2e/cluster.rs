@@ -125,7 +125,8 @@ impl Cluster {
             .env("SKEP_LOG_DIR", self.path("logs"))
             .env("SKEP_PIN_DIR", format!("/sys/fs/bpf/skep-{}", self.node.name()))
             .env("SKEP_NODE_IP", self.node_ip())
-            .env("SKEP_NODE_NAME", "node-1");
+            .env("SKEP_NODE_NAME", "node-1")
+            .env("SKEP_LOG", "warn,skep=info");
     }
 
     /// The administrator's kubeconfig.
