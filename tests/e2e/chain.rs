@@ -203,7 +203,30 @@ fn streams(cluster: &Cluster) -> Result<()> {
     let output = read(&mut command)?;
     expect_in(&output, "got over")?;
     expect_in(&output, "code 3")?;
-    terminal(cluster, &shell)
+    terminal(cluster, &shell)?;
+    port_forward(cluster)
+}
+
+/// `port-forward` reaches a pod by the API server and the node, without its address.
+fn port_forward(cluster: &Cluster) -> Result<()> {
+    let mut child = cluster
+        .inside("kubectl")
+        .args(["port-forward", "deployment/web", "18080:80"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .stdin(Stdio::null())
+        .spawn()?;
+    let pods = pods(cluster, "app=web")?;
+    let answered = eventually("port-forward", 20, || {
+        let answer = cluster.curl("http://127.0.0.1:18080/")?;
+        if !pods.contains(&answer) {
+            bail!("{answer:?} answered");
+        }
+        Ok(())
+    });
+    child.kill()?;
+    child.wait()?;
+    answered.map(|_| ())
 }
 
 /// `exec -it` under a real pseudo-terminal.
