@@ -24,7 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("skep-client", &["skep-api"]),
     ("skep-scheduler", &["skep-api", "skep-client"]),
     // Of admission only the pure count of what a quota holds: both sides must agree on it.
-    ("skep-controllers", &["skep-admission", "skep-api", "skep-client"]),
+    ("skep-controllers", &["skep-api", "skep-client"]),
     ("skep-ebpf-abi", &[]),
     ("skep-ebpf-programs", &["skep-ebpf-abi"]),
     ("skep-ebpf-loader", &["skep-ebpf-abi"]),

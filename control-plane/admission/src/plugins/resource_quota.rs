@@ -17,9 +17,7 @@ use skep_api::resource::GroupVersionResource;
 use super::{core, forbidden};
 use crate::{Attributes, Operation, Plugin, Reader};
 
-pub use usage::{Usage, in_scope, usage};
-
-mod usage;
+use skep_api::quota::{self, Usage, in_scope, usage};
 
 /// The plug-in.
 pub struct ResourceQuota {
@@ -77,7 +75,7 @@ impl Plugin for ResourceQuota {
             let hard = hard(quota);
             let missing: Vec<&str> = if attributes.is("", "pods") && attributes.operation == Operation::Create
             {
-                usage::unstated(object, hard.keys().map(String::as_str))
+                quota::unstated(object, hard.keys().map(String::as_str))
             } else {
                 Vec::new()
             };

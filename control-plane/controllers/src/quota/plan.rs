@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use skep_admission::plugins::resource_quota::{in_scope, usage};
 use skep_api::object::ObjectExt;
 use skep_api::quantity::Quantity;
+use skep_api::quota::{in_scope, usage};
 use skep_api::resource::GroupVersionResource;
 
 /// Core kinds that a quota may name without a prefix, besides pods.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::object::ObjectExt;
+use crate::quantity::Quantity;
+use crate::resource::GroupVersionResource;
 use serde_json::Value;
-use skep_api::object::ObjectExt;
-use skep_api::quantity::Quantity;
-use skep_api::resource::GroupVersionResource;
 
 /// Amounts by quota resource name.
 pub type Usage = BTreeMap<String, Quantity>;
@@ -187,7 +187,7 @@ fn crosses_namespaces(pod: &Value) -> bool {
 }
 
 /// The compute resources a quota limits that some container of the pod does not state.
-pub(super) fn unstated<'a>(pod: &Value, hard: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+pub fn unstated<'a>(pod: &Value, hard: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let states = |field: &str, name: &str| {
         ["containers", "initContainers"].iter().all(|list| {
             let mut all = pod.items(&["spec", list]).iter();
