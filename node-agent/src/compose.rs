@@ -3,8 +3,13 @@
 //! The order is the order of needs: the Node must exist before it can be given pod ranges, those before the
 //! network, that before the first pod. What does not need one another starts side by side.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use skep_agent_core::files::ClusterDns;
 use skep_client::{Informer, ListParams, Store, events::Recorder};
@@ -249,9 +254,17 @@ fn spawn_dns(tracker: &TaskTracker, cancel: &CancellationToken, config: &AgentCo
     dns.cluster_domain.clone_from(&config.cluster_domain);
     dns.resolv_conf = Some(config.resolv_conf.clone());
     dns.own_addresses.clone_from(&config.cluster_dns);
+    let parse = |range: &String| range.parse().map_err(|e| Error::Config(format!("range {range:?}: {e}")));
     for range in config.service_cidrs.iter().chain(&config.cluster_cidrs) {
-        let parsed = range.parse().map_err(|e| Error::Config(format!("range {range:?}: {e}")))?;
-        dns.reverse_ranges.push(parsed);
+        dns.reverse_ranges.push(parse(range)?);
+    }
+    // The node's address may be public: only its own pods and itself may ask. (Empty means everyone.)
+    for range in &config.cluster_cidrs {
+        dns.allowed_clients.push(parse(range)?);
+    }
+    if !dns.allowed_clients.is_empty() {
+        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        dns.allowed_clients.extend(config.node_ips.iter().copied().chain(loopback).map(IpNet::from));
     }
     let ready = dns.ready.subscribe();
     let what = Advertisement {
