@@ -38,11 +38,7 @@ impl DaemonSets {
         enqueue_self(&mut sources.daemon_sets, &queue);
         let known = sources.daemon_sets.store();
         enqueue_for(&mut sources.pods, &queue, move |pod: &Arc<Pod>| {
-            if owners::controller_of(&pod.metadata).is_some() {
-                return owners::controller_key::<DaemonSet>(&pod.metadata).into_iter().collect();
-            }
-            let all = known.list_namespace(pod.metadata.namespace.as_deref().unwrap_or_default());
-            all.iter().filter(|s| selects(s, pod)).map(|s| Key::of(&s.metadata)).collect()
+            owners::claimants(&pod.metadata, &known, |set| selects(set, pod))
         });
         let (wake, all) = (queue.clone(), sources.daemon_sets.store());
         sources.nodes.add_callback(move |old, new| {

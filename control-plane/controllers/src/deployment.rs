@@ -48,13 +48,7 @@ impl Deployments {
         enqueue_self(&mut sources.deployments, &queue);
         let known = sources.deployments.store();
         enqueue_for(&mut sources.replica_sets, &queue, move |set: &Arc<ReplicaSet>| {
-            let meta = &set.metadata;
-            if owners::controller_of(meta).is_some() {
-                return owners::controller_key::<Deployment>(meta).into_iter().collect();
-            }
-            let namespace = meta.namespace.as_deref().unwrap_or_default();
-            let selecting = known.list_namespace(namespace).into_iter().filter(|d| selects(d, meta));
-            selecting.map(|d| Key::of(&d.metadata)).collect()
+            owners::claimants(&set.metadata, &known, |deployment| selects(deployment, &set.metadata))
         });
         // Recreate waits for the last old pod to be gone.
         let sets = sources.replica_sets.store();

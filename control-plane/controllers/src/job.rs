@@ -47,12 +47,7 @@ impl Jobs {
         enqueue_self(&mut sources.jobs, &queue);
         let known = sources.jobs.store();
         enqueue_for(&mut sources.pods, &queue, move |pod: &Arc<Pod>| {
-            if owners::controller_of(&pod.metadata).is_some() {
-                return owners::controller_key::<Job>(&pod.metadata).into_iter().collect();
-            }
-            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            let all = known.list_namespace(namespace);
-            all.iter().filter(|j| selects(j, pod)).map(|j| Key::of(&j.metadata)).collect()
+            owners::claimants(&pod.metadata, &known, |job| selects(job, pod))
         });
         Self {
             client: client.clone(),

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde_json::{Value, json};
-use skep_client::{Api, Error, Kind, Patch, PatchParams, Stored};
+use skep_client::{Api, Error, Kind, Patch, PatchParams, Store, Stored};
 
 use crate::work::Key;
 
@@ -30,6 +30,20 @@ pub(crate) fn controller_key<K: Kind>(meta: &ObjectMeta) -> Option<Key> {
     let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
     (owner.kind == K::KIND && group == K::GROUP)
         .then(|| Key::new(meta.namespace.as_deref().unwrap_or_default(), &owner.name))
+}
+
+/// Who has to look at an object that changed: the controller it has or, when it is nobody's, every `O` of
+/// its namespace that selects it and may want to take it in.
+pub(crate) fn claimants<O: Kind>(
+    meta: &ObjectMeta,
+    known: &Store<O>,
+    selects: impl Fn(&O) -> bool,
+) -> Vec<Key> {
+    if controller_of(meta).is_some() {
+        return controller_key::<O>(meta).into_iter().collect();
+    }
+    let all = known.list_namespace(meta.namespace.as_deref().unwrap_or_default());
+    all.iter().filter(|own| selects(own)).map(|own| Key::of(own.metadata())).collect()
 }
 
 /// Whether `meta` is controlled by the object with this uid.

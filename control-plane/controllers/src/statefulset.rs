@@ -48,11 +48,7 @@ impl StatefulSets {
         enqueue_self(&mut sources.stateful_sets, &queue);
         let known = sources.stateful_sets.store();
         enqueue_for(&mut sources.pods, &queue, move |pod: &Arc<Pod>| {
-            if owners::controller_of(&pod.metadata).is_some() {
-                return owners::controller_key::<StatefulSet>(&pod.metadata).into_iter().collect();
-            }
-            let all = known.list_namespace(pod.metadata.namespace.as_deref().unwrap_or_default());
-            all.iter().filter(|s| is_member(s, pod)).map(|s| Key::of(&s.metadata)).collect()
+            owners::claimants(&pod.metadata, &known, |set| is_member(set, pod))
         });
         Self {
             client: client.clone(),

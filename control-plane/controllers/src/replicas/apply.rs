@@ -41,16 +41,10 @@ impl<K: Replicated> Replicas<K> {
         enqueue_self(objects, &queue);
         let store = objects.store();
         let known = store.clone();
-        enqueue_for(pods, &queue, move |pod| match owners::controller_of(&pod.metadata) {
-            Some(_) => owners::controller_key::<K>(&pod.metadata).into_iter().collect(),
-            // Nobody's: whoever selects it may want it.
-            None => {
-                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-                let selecting = known.list_namespace(namespace).into_iter().filter(|o| {
-                    o.wanted().is_some_and(|w| w.selector.matches_map(pod.metadata.labels.as_ref()))
-                });
-                selecting.map(|o| Key::of(o.metadata())).collect()
-            }
+        enqueue_for(pods, &queue, move |pod| {
+            owners::claimants(&pod.metadata, &known, |own: &K| {
+                own.wanted().is_some_and(|w| w.selector.matches_map(pod.metadata.labels.as_ref()))
+            })
         });
         Self {
             name,
