@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::alloc::{self, Allocators};
-use crate::cache::{Feed, Filter};
+use crate::cache::{Feed, Filter, Object};
 use crate::kinds;
 
 pub(crate) use commit::storage_error;
@@ -148,9 +148,10 @@ impl Registry {
     async fn repair_once(&self) -> Result<(), ApiError> {
         let services = GroupVersionResource::new("", "v1", "services");
         let floor = self.consistent().await?;
-        let services = self.resource(&services)?.cache().snapshot(&Filter::default());
-        let services: Vec<_> = services.iter().map(|service| service.value.clone()).collect();
-        alloc::repair(&*self.storage, &self.pools, floor, &services)
+        let resource = self.resource(&services)?;
+        let services = resource.cache().snapshot(&Filter::default());
+        let key_of = |service: &Object| resource.key(&service.namespace, &service.name);
+        alloc::repair(&*self.storage, &self.pools, floor, &services, key_of)
             .await
             .map_err(|error| storage_error(&error))
     }

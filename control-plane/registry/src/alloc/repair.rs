@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::Value;
 use skep_storage::{Compare, Op, Range, Result, Revision, Storage, Target, TxnRequest};
 
 use super::service::held;
 use super::{Allocation, Allocators, PREFIX};
+use crate::cache::Object;
 
 /// How many pairs are read at once.
 const PAGE: usize = 1000;
@@ -41,19 +41,21 @@ pub(crate) async fn load(storage: &dyn Storage, pools: &Allocators) -> Result<()
 }
 
 /// Removes keys nobody owns and adds those that are missing. `services` must be read *after* `floor`
-/// was the store's revision: a key younger than that may belong to a service not yet seen.
+/// was the store's revision: a key younger than that may belong to a service not yet seen. A service may
+/// change after it was read, so a missing key is added only while its owner, whose storage key
+/// `key_of` tells, is still at the revision seen here.
 pub(crate) async fn repair(
     storage: &dyn Storage,
     pools: &Allocators,
     floor: Revision,
-    services: &[Arc<Value>],
+    services: &[Arc<Object>],
+    key_of: impl Fn(&Object) -> String,
 ) -> Result<()> {
-    let mut owners: HashMap<Allocation, String> = HashMap::new();
+    let mut owners: HashMap<Allocation, &Object> = HashMap::new();
     for service in services {
-        let name = |field: &str| service.pointer(field).and_then(Value::as_str).unwrap_or_default();
-        let owner = format!("{}/{}", name("/metadata/namespace"), name("/metadata/name"));
-        for what in held(service) {
-            if let Some(other) = owners.insert(what, owner.clone()) {
+        for what in held(&service.value) {
+            if let Some(other) = owners.insert(what, service) {
+                let (owner, other) = (service.key(), other.key());
                 tracing::error!(?what, owner, other, "two services hold the same allocation");
             }
         }
@@ -78,13 +80,71 @@ pub(crate) async fn repair(
             continue;
         }
         let request = TxnRequest {
-            compare: vec![Compare { key: what.key(), target: Target::CreateRevision(0) }],
-            success: vec![Op::Put { key: what.key(), value: owner.clone().into(), lease: 0 }],
+            compare: vec![
+                Compare { key: what.key(), target: Target::CreateRevision(0) },
+                Compare { key: key_of(owner), target: Target::ModRevision(owner.revision) },
+            ],
+            success: vec![Op::Put { key: what.key(), value: owner.key().into(), lease: 0 }],
             failure: Vec::new(),
         };
-        storage.txn(request).await?;
-        pools.take(what);
-        tracing::info!(?what, owner, "recorded an allocation that had no key");
+        if storage.txn(request).await?.succeeded {
+            pools.take(what);
+            tracing::info!(?what, owner = owner.key(), "recorded an allocation that had no key");
+        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use skep_storage::embedded::{self, Embedded};
+
+    use super::*;
+
+    /// A store with one service that holds node port 30001, and the service as it was written.
+    async fn world(dir: &tempfile::TempDir) -> (Arc<Embedded>, Arc<Object>) {
+        let path = dir.path().join("store");
+        let storage = Embedded::open(path, embedded::Options::default()).await.expect("a store");
+        let value = json!({
+            "metadata": {"namespace": "n", "name": "a"},
+            "spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": 30001}]},
+        });
+        let revision = put(&storage).await;
+        (storage, Arc::new(Object::new(value, revision, Vec::new())))
+    }
+
+    async fn put(storage: &Embedded) -> Revision {
+        let op = Op::Put { key: key_of(), value: "{}".into(), lease: 0 };
+        let request = TxnRequest { compare: Vec::new(), success: vec![op], failure: Vec::new() };
+        storage.txn(request).await.expect("written").revision
+    }
+
+    fn key_of() -> String {
+        "/registry/services/n/a".to_owned()
+    }
+
+    async fn repaired(storage: &Embedded, service: &Arc<Object>) -> (bool, bool) {
+        let pools = Allocators::new(&[], 30000..=30007);
+        let services = [service.clone()];
+        let floor = storage.current_revision().await.expect("a revision");
+        repair(storage, &pools, floor, &services, |_| key_of()).await.expect("repaired");
+        let port = Allocation::Port(30001);
+        (keys(storage).await.expect("keys").contains_key(&port), !pools.take(port))
+    }
+
+    #[tokio::test]
+    async fn a_missing_key_is_added() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (storage, service) = world(&dir).await;
+        assert_eq!(repaired(&storage, &service).await, (true, true));
+    }
+
+    #[tokio::test]
+    async fn what_a_service_gave_back_since_it_was_read_stays_free() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (storage, service) = world(&dir).await;
+        put(&storage).await;
+        assert_eq!(repaired(&storage, &service).await, (false, false));
+    }
 }
