@@ -1,6 +1,7 @@
 //! The project's chores. `cargo xtask --help` lists them; CI calls nothing else.
 
 mod cmd;
+mod conformance;
 mod debs;
 mod deps;
 mod ebpf;
@@ -62,6 +63,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Write tests/conformance/README.md: which test holds which behaviour of the conformance list.
+    Conformance,
     /// Check what rustc does not: formatting, lints, module docs, file sizes, dependency direction.
     Tidy,
 }
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Task::Up { options } => run::up(&options),
         Task::Test { filter } => run::test(&filter),
         Task::Bench { name, options } => run::bench(&name, &options),
+        Task::Conformance => conformance::write(),
         Task::Tidy => tidy::tidy(),
     };
     match outcome {

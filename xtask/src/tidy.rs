@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::cmd::{cmd, read, run, step};
-use crate::{deps, paths};
+use crate::{conformance, deps, paths};
 
 /// No file of ours is longer; see the house rules in ARCHITECTURE.md.
 const MAX_LINES: usize = 800;
@@ -18,6 +18,7 @@ pub(crate) fn tidy() -> Result<()> {
     run(cmd("cargo fmt --all --check").current_dir(paths::workspace()))?;
     step("tidy: the tree");
     let mut problems = deps::check()?;
+    problems.extend(conformance::check());
     for file in sources()? {
         problems.extend(check_file(&file)?);
     }
@@ -32,7 +33,7 @@ pub(crate) fn tidy() -> Result<()> {
         .current_dir(paths::workspace()))
 }
 
-fn tracked(pattern: &str) -> Result<Vec<PathBuf>> {
+pub(crate) fn tracked(pattern: &str) -> Result<Vec<PathBuf>> {
     let root = paths::workspace();
     let names = read(Command::new("git").current_dir(&root).args([
         "ls-files",
