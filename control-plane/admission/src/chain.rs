@@ -5,8 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 use skep_api::error::ApiError;
+use skep_api::object::ObjectExt;
 use skep_api::resource::{GroupVersionKind, GroupVersionResource};
 use skep_api::user::UserInfo;
+
+use crate::Notes;
+use crate::matching::Match;
 
 /// What is being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +60,8 @@ pub struct Attributes {
     pub user: UserInfo,
     /// Nothing will be kept.
     pub dry_run: bool,
+    /// Where warnings and audit annotations go.
+    pub notes: Notes,
 }
 
 impl Attributes {
@@ -82,6 +88,20 @@ pub trait Reader: Send + Sync + 'static {
         gvr: &GroupVersionResource,
         namespace: Option<&str>,
     ) -> Result<Vec<Arc<Value>>, ApiError>;
+
+    /// The other groups and versions under which the same objects are served.
+    fn equivalents(&self, gvr: &GroupVersionResource, subresource: &str) -> Vec<Match> {
+        let _ = (gvr, subresource);
+        Vec::new()
+    }
+
+    /// An object in another of the versions it is served in.
+    async fn convert(&self, object: &Value, to: &GroupVersionKind) -> Result<Value, ApiError> {
+        if object.gvk() == *to {
+            return Ok(object.clone());
+        }
+        Err(ApiError::internal(format!("unable to convert to {}, Kind={}", to.api_version(), to.kind)))
+    }
 }
 
 /// One admission plug-in.

@@ -5,6 +5,9 @@
 //! through [`Reader`], which the registry implements from its cache.
 
 pub mod chain;
+pub mod matching;
+pub mod notes;
 pub mod plugins;
 
 pub use chain::{Attributes, Chain, Operation, Plugin, Reader};
+pub use notes::Notes;

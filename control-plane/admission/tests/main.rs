@@ -95,6 +95,7 @@ pub(crate) fn request(operation: Operation, resource: &str, object: Value) -> At
         old_object: None,
         user: UserInfo::new("jane", ["people"]),
         dry_run: false,
+        notes: skep_admission::Notes::default(),
     }
 }
 

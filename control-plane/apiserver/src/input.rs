@@ -93,6 +93,7 @@ pub fn write_options(query: &Query, headers: &HeaderMap, user: &UserInfo) -> Res
         field_manager: manager,
         force: query.flag("force"),
         field_validation: field_validation(query)?,
+        ..WriteOptions::default()
     })
 }
 

@@ -9,6 +9,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request};
 use rustls::pki_types::CertificateDer;
+use skep_admission::Notes;
 use skep_api::error::ApiError;
 use skep_api::user::UserInfo;
 use skep_auth::authentication::Credentials;
@@ -48,6 +49,8 @@ pub(crate) async fn run(inner: &Arc<Inner>, request: Request<Body>) -> Answer {
     let query = Query::parse(parts.uri.query());
     let watch = query.as_ref().is_ok_and(|query| query.flag("watch"));
     let info = RequestInfo::new(&method, parts.uri.path(), watch || is_old_watch(parts.uri.path()));
+    let notes = Notes::default();
+    parts.extensions.insert(notes.clone());
     let outcome = match query {
         Ok(query) => answer(inner, &mut parts, body, &query, &info).await,
         Err(error) => Err(error),
@@ -58,6 +61,7 @@ pub(crate) async fn run(inner: &Arc<Inner>, request: Request<Body>) -> Answer {
         }
         respond::error(&error, encoding)
     });
+    let answer = resources::warn(answer, &notes.warnings());
     let mut answer = respond::compress(&parts.headers, answer).await;
     let headers = answer.headers_mut();
     headers

@@ -6,11 +6,12 @@ use axum::body::Body;
 use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use rand::Rng;
 use serde_json::{Value, json};
+use skep_admission::Notes;
 use skep_api::error::{ApiError, Reason};
 use skep_api::user::UserInfo;
 use skep_machinery::table::IncludeObject;
 use skep_registry::strategy::KindRow;
-use skep_registry::{Target, Written};
+use skep_registry::{Target, WriteOptions, Written};
 
 use crate::input;
 use crate::negotiate::{self, Form, Offer};
@@ -43,6 +44,12 @@ impl Call<'_> {
         let namespace = if self.row.namespaced { self.request.namespace.clone() } else { String::new() };
         Target::new(self.row.gvr(), namespace, self.request.name.clone())
             .below(self.request.subresource.clone())
+    }
+
+    /// The options of a write; what admission has to say of it ends in the answer's headers.
+    pub(crate) fn write_options(&self) -> Result<WriteOptions, ApiError> {
+        let notes = self.extensions.get::<Notes>().cloned().unwrap_or_default();
+        Ok(WriteOptions { notes, ..input::write_options(self.query, self.headers, self.user)? })
     }
 
     /// The form of the answer.
@@ -146,7 +153,7 @@ async fn watch(call: &Call<'_>) -> Result<Answer, ApiError> {
 async fn create(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
     call.serves("create")?;
     let form = call.form(true)?;
-    let options = input::write_options(call.query, call.headers, call.user)?;
+    let options = call.write_options()?;
     let bytes = input::body(body).await?;
     let decoded = input::object(&call.content_type(), &bytes, &call.row.gvk(), options.field_validation)?;
     let mut written = call.server.registry.create(&call.target(), decoded.object, &options).await?;
@@ -157,7 +164,7 @@ async fn create(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
 async fn update(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
     call.serves("update")?;
     let form = call.form(true)?;
-    let options = input::write_options(call.query, call.headers, call.user)?;
+    let options = call.write_options()?;
     let bytes = input::body(body).await?;
     let decoded = input::object(&call.content_type(), &bytes, &call.row.gvk(), options.field_validation)?;
     let mut written = call.server.registry.update(&call.target(), decoded.object, &options).await?;
@@ -168,7 +175,7 @@ async fn update(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
 async fn patch(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
     call.serves("patch")?;
     let form = call.form(true)?;
-    let options = input::write_options(call.query, call.headers, call.user)?;
+    let options = call.write_options()?;
     let bytes = input::body(body).await?;
     let (patch, warnings) = input::patch(&call.content_type(), &bytes, options.field_validation)?;
     if call.query.get("force").is_some() && !matches!(patch, skep_registry::Patch::Apply(_)) {
@@ -189,7 +196,7 @@ async fn patch(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
 async fn delete(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
     call.serves("delete")?;
     let form = call.form(false)?;
-    let mut options = input::write_options(call.query, call.headers, call.user)?;
+    let mut options = call.write_options()?;
     let bytes = input::body(body).await?;
     let how = input::delete_options(call.query, &call.content_type(), &bytes, &mut options)?;
     let deleted = call.server.registry.delete(&call.target(), &how, &options).await?;
@@ -212,7 +219,7 @@ async fn delete(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
 async fn delete_collection(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
     call.serves("deletecollection")?;
     let form = call.form(true)?;
-    let mut options = input::write_options(call.query, call.headers, call.user)?;
+    let mut options = call.write_options()?;
     let bytes = input::body(body).await?;
     let how = input::delete_options(call.query, &call.content_type(), &bytes, &mut options)?;
     let target = call.target();

@@ -22,7 +22,7 @@ pub(crate) async fn handle(call: Call<'_>, body: Body) -> Result<Answer, ApiErro
     }
     let form = call.form(false)?;
     debug_assert_eq!(form.shape, Shape::Object, "reviews are offered in no other shape");
-    let options = input::write_options(call.query, call.headers, call.user)?;
+    let options = call.write_options()?;
     let bytes = input::body(body).await?;
     let decoded = input::object(&call.content_type(), &bytes, &call.row.gvk(), options.field_validation)?;
     let review = decoded.object;

@@ -51,7 +51,7 @@ pub(crate) async fn handle(call: Call<'_>, body: Body) -> Result<Answer, ApiErro
         return respond::object(&form, call.row, &object, call.include());
     }
 
-    let mut options = input::write_options(call.query, call.headers, call.user)?;
+    let mut options = call.write_options()?;
     let form = call.form(name != "scale")?;
     let bytes = input::body(body).await?;
     if verb == "patch" {

@@ -34,6 +34,7 @@ impl Write<'_> {
             old_object: old,
             user: self.options.user.clone(),
             dry_run: self.options.dry_run,
+            notes: self.options.notes.clone(),
         }
     }
 

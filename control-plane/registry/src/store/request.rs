@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::Value;
+use skep_admission::Notes;
 use skep_api::resource::GroupVersionResource;
 use skep_api::user::UserInfo;
 use skep_machinery::codec::FieldValidation;
@@ -57,6 +58,8 @@ pub struct WriteOptions {
     pub force: bool,
     /// What to do about unknown fields of a patched object.
     pub field_validation: FieldValidation,
+    /// Where admission leaves warnings and audit annotations.
+    pub notes: Notes,
 }
 
 /// What a write did.
