@@ -102,6 +102,20 @@ pub trait Reader: Send + Sync + 'static {
         }
         Err(ApiError::internal(format!("unable to convert to {}, Kind={}", to.api_version(), to.kind)))
     }
+
+    /// All objects of a resource as they are known here now, and a number that changes with them: what
+    /// is computed from them may be kept while it stays the same. Does not wait for the store. A reader
+    /// without a cache knows of none.
+    fn cached(&self, gvr: &GroupVersionResource) -> (Vec<Arc<Value>>, u64) {
+        let _ = gvr;
+        (Vec::new(), 0)
+    }
+
+    /// The number of [`Reader::cached`] alone.
+    fn version(&self, gvr: &GroupVersionResource) -> u64 {
+        let _ = gvr;
+        0
+    }
 }
 
 /// One admission plug-in.

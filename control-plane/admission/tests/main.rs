@@ -79,6 +79,14 @@ impl Reader for Cluster {
     ) -> Result<Vec<Arc<Value>>, ApiError> {
         Ok(self.all(&gvr.resource, namespace).collect())
     }
+
+    fn cached(&self, gvr: &GroupVersionResource) -> (Vec<Arc<Value>>, u64) {
+        (self.all(&gvr.resource, None).collect(), 1)
+    }
+
+    fn version(&self, _gvr: &GroupVersionResource) -> u64 {
+        1
+    }
 }
 
 /// A request for an object of the core group, by jane, in `team`.

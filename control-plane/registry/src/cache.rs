@@ -92,6 +92,11 @@ impl Cache {
         list::page(&self.read().objects, &options, None, 0).items
     }
 
+    /// The revision of the newest change.
+    pub fn last(&self) -> Revision {
+        self.read().last
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.read().objects.len()

@@ -16,6 +16,7 @@ mod read;
 mod request;
 mod resource;
 mod scale;
+mod services;
 mod subresource;
 mod update;
 
@@ -77,6 +78,7 @@ pub struct Registry {
     freshness: Freshness,
     pools: Arc<Allocators>,
     admission: Chain,
+    reader: Arc<ClusterReader>,
 }
 
 impl Registry {
@@ -103,7 +105,8 @@ impl Registry {
             resources,
             freshness,
             pools,
-            admission: (options.admission)(reader),
+            admission: (options.admission)(reader.clone()),
+            reader,
         });
         ready
             .wait_for(|progress| progress.ready)
@@ -123,6 +126,11 @@ impl Registry {
     /// A resource by name.
     pub fn resource(&self, name: &GroupVersionResource) -> Result<&Arc<Resource>, ApiError> {
         self.resources.get(name).ok_or_else(ApiError::no_such_path)
+    }
+
+    /// Reads the caches; also finds services for calls out of the server.
+    pub fn reader(&self) -> &Arc<ClusterReader> {
+        &self.reader
     }
 
     /// Does the store answer?

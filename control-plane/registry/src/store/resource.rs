@@ -129,6 +129,13 @@ impl ClusterReader {
     fn cache(&self, gvr: &GroupVersionResource) -> Result<&Arc<Cache>, ApiError> {
         self.resources.get(gvr).map(|resource| resource.cache()).ok_or_else(ApiError::no_such_path)
     }
+
+    /// The objects of one namespace as the cache has them now.
+    pub(super) fn cached_in(&self, gvr: &GroupVersionResource, namespace: &str) -> Vec<Arc<Value>> {
+        let Ok(cache) = self.cache(gvr) else { return Vec::new() };
+        let filter = Filter { namespace: Some(namespace.to_owned()), ..Filter::default() };
+        cache.snapshot(&filter).iter().map(|object| object.value.clone()).collect()
+    }
 }
 
 #[async_trait]
@@ -158,5 +165,17 @@ impl Reader for ClusterReader {
         let filter = Filter { namespace: namespace.map(str::to_owned), ..Filter::default() };
         let objects = self.cache(gvr)?.snapshot(&filter);
         Ok(objects.iter().map(|object| object.value.clone()).collect())
+    }
+
+    fn cached(&self, gvr: &GroupVersionResource) -> (Vec<Arc<Value>>, u64) {
+        let Ok(cache) = self.cache(gvr) else { return (Vec::new(), 0) };
+        // The number first: objects that are newer than it are read again, older ones would be kept.
+        let version = cache.last();
+        let objects = cache.snapshot(&Filter::default());
+        (objects.iter().map(|object| object.value.clone()).collect(), version)
+    }
+
+    fn version(&self, gvr: &GroupVersionResource) -> u64 {
+        self.cache(gvr).map_or(0, |cache| cache.last())
     }
 }
