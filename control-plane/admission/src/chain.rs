@@ -9,13 +9,14 @@ use skep_api::object::ObjectExt;
 use skep_api::resource::{GroupVersionKind, GroupVersionResource};
 use skep_api::user::UserInfo;
 
-use crate::Notes;
 use crate::matching::Match;
+use crate::{Notes, Reinvocation};
 
 /// What is being done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// An object is made.
+    #[default]
     Create,
     /// An object, or a subresource of it, is changed.
     Update,
@@ -38,7 +39,7 @@ impl Operation {
 }
 
 /// A request under admission.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Attributes {
     /// What is being done.
     pub operation: Operation,
@@ -60,8 +61,12 @@ pub struct Attributes {
     pub user: UserInfo,
     /// Nothing will be kept.
     pub dry_run: bool,
+    /// The options of the request: `CreateOptions`, `UpdateOptions`, `DeleteOptions`, or null.
+    pub options: Value,
     /// Where warnings and audit annotations go.
     pub notes: Notes,
+    /// How far mutation has come.
+    pub reinvocation: Reinvocation,
 }
 
 impl Attributes {
@@ -88,6 +93,18 @@ pub trait Reader: Send + Sync + 'static {
         gvr: &GroupVersionResource,
         namespace: Option<&str>,
     ) -> Result<Vec<Arc<Value>>, ApiError>;
+
+    /// An object that somebody else than the client changed, as it would be decoded: types are checked,
+    /// unknown fields dropped, defaults filled in.
+    async fn settle(
+        &self,
+        gvr: &GroupVersionResource,
+        gvk: &GroupVersionKind,
+        object: Value,
+    ) -> Result<Value, ApiError> {
+        let _ = (gvr, gvk);
+        Ok(object)
+    }
 
     /// The other groups and versions under which the same objects are served.
     fn equivalents(&self, gvr: &GroupVersionResource, subresource: &str) -> Vec<Match> {
@@ -160,8 +177,17 @@ impl Chain {
         self.0.iter().any(|plugin| plugin.handles(operation, gvr, subresource))
     }
 
-    /// Lets every plug-in change the object.
+    /// Lets every plug-in change the object, in a second round when a later one changed what an earlier
+    /// one wants to see.
     pub async fn admit(&self, attributes: &mut Attributes) -> Result<(), ApiError> {
+        self.admit_once(attributes).await?;
+        if attributes.reinvocation.again() {
+            self.admit_once(attributes).await?;
+        }
+        Ok(())
+    }
+
+    async fn admit_once(&self, attributes: &mut Attributes) -> Result<(), ApiError> {
         for plugin in &self.0 {
             if plugin.handles(attributes.operation, &attributes.gvr, &attributes.subresource) {
                 plugin.admit(attributes).await?;

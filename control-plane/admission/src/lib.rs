@@ -8,6 +8,8 @@ pub mod chain;
 pub mod matching;
 pub mod notes;
 pub mod plugins;
+pub mod reinvocation;
 
 pub use chain::{Attributes, Chain, Operation, Plugin, Reader};
 pub use notes::Notes;
+pub use reinvocation::Reinvocation;

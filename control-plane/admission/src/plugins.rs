@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use skep_api::error::ApiError;
+use skep_api::object::ObjectExt;
 use skep_api::resource::GroupVersionResource;
 
 use crate::{Attributes, Chain, Plugin, Reader};
@@ -35,7 +36,14 @@ fn core(resource: &str) -> GroupVersionResource {
 }
 
 fn forbidden(attributes: &Attributes, why: impl std::fmt::Display) -> ApiError {
-    ApiError::forbidden(&attributes.gvr, &attributes.name, why)
+    // A generated name is not known yet.
+    let object = attributes.object.as_ref();
+    let name = match attributes.name.as_str() {
+        "" => object.map_or("", |object| object.name()),
+        name => name,
+    };
+    let name = if name.is_empty() { object.map_or("", |object| object.generate_name()) } else { name };
+    ApiError::forbidden(&attributes.gvr, name, why)
 }
 
 /// Several complaints as one, the way the API joins them.

@@ -102,8 +102,7 @@ pub(crate) fn request(operation: Operation, resource: &str, object: Value) -> At
         object: Some(object),
         old_object: None,
         user: UserInfo::new("jane", ["people"]),
-        dry_run: false,
-        notes: skep_admission::Notes::default(),
+        ..Attributes::default()
     }
 }
 

@@ -5,14 +5,17 @@
 //! upgrade.
 
 mod kubelet;
+mod options;
 mod relay;
 mod target;
 
 use axum::body::Body;
 use http::header::LOCATION;
 use http::{HeaderValue, Method, StatusCode};
+use skep_admission::Notes;
 use skep_api::error::ApiError;
 use skep_auth::authorization::Attributes;
+use skep_registry::WriteOptions;
 use skep_registry::strategy::KindRow;
 
 use crate::resources::Call;
@@ -42,7 +45,12 @@ pub(crate) async fn handle(call: &Call<'_>, body: Body) -> Result<Answer, ApiErr
     }
     if subresource != "log" {
         let registry = &call.server.registry;
-        registry.connect(&call.target(), call.user).await?;
+        let options = WriteOptions {
+            user: call.user.clone(),
+            notes: call.extensions.get::<Notes>().cloned().unwrap_or_default(),
+            ..WriteOptions::default()
+        };
+        registry.connect(&call.target(), options::options(call), &options).await?;
     }
     if subresource == "proxy" {
         let Some(rest) = &call.request.rest else { return slash(call) };

@@ -74,7 +74,12 @@ pub(crate) async fn handle(call: Call<'_>, body: Body) -> Result<Answer, ApiErro
             let how = input::delete_options_of(call.query, &inner, &mut options)?;
             registry.evict(&target, &decoded.object, how, &options).await?
         }
-        "token" => tokens::issue(&call, &decoded.object).await?,
+        "token" => {
+            // A token for an account that is not there is not found, whatever admission says.
+            registry.get(&target.clone().below(""), None).await?;
+            let request = registry.admit_below(&target, decoded.object, &options).await?;
+            tokens::issue(&call, &request).await?
+        }
         _ => return Err(ApiError::no_such_path()),
     };
     let written = Written { object, created: true, warnings: decoded.warnings };

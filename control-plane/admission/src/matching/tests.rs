@@ -53,8 +53,7 @@ fn request(operation: Operation, resource: &str, namespace: &str) -> Attributes 
         object: Some(json!({"metadata": {"labels": {"app": "web"}}})),
         old_object: None,
         user: UserInfo::default(),
-        dry_run: false,
-        notes: crate::Notes::default(),
+        ..Attributes::default()
     }
 }
 

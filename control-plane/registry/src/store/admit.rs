@@ -1,12 +1,14 @@
-//! The steps every write shares: attributes for admission, managed fields, validation's verdict.
+//! The steps every write shares: attributes for admission, validation's verdict.
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use skep_admission::{Attributes, Operation};
 use skep_api::error::ApiError;
 use skep_api::field::ErrorList;
-use skep_api::user::UserInfo;
+use skep_api::resource::GroupVersionKind;
+use skep_machinery::codec::FieldValidation;
 
 use super::{Registry, Resource, Target, WriteOptions};
+use crate::strategy::ScalePaths;
 
 /// One write on its way through the steps.
 pub(super) struct Write<'a> {
@@ -25,7 +27,7 @@ impl Write<'_> {
     ) -> Attributes {
         Attributes {
             operation,
-            gvk: self.resource.gvk().clone(),
+            gvk: self.kind(),
             gvr: self.resource.gvr().clone(),
             subresource: self.target.subresource.clone(),
             namespace: self.target.namespace.clone(),
@@ -34,8 +36,51 @@ impl Write<'_> {
             old_object: old,
             user: self.options.user.clone(),
             dry_run: self.options.dry_run,
+            options: self.sent_options(operation),
             notes: self.options.notes.clone(),
+            ..Attributes::default()
         }
+    }
+
+    /// The kind that travels: a subresource may have one of its own.
+    fn kind(&self) -> GroupVersionKind {
+        match self.resource.row().subresource(&self.target.subresource) {
+            Some(subresource) => {
+                let (group, version, kind) = subresource.kind;
+                GroupVersionKind::new(group, version, kind)
+            }
+            None => self.resource.gvk().clone(),
+        }
+    }
+
+    /// The options of a create or an update as the API spells them. Those of a deletion are its own.
+    fn sent_options(&self, operation: Operation) -> Value {
+        let kind = match operation {
+            Operation::Create => "CreateOptions",
+            Operation::Update => "UpdateOptions",
+            Operation::Delete => "DeleteOptions",
+            Operation::Connect => return Value::Null,
+        };
+        let mut options = Map::new();
+        options.insert("kind".to_owned(), json!(kind));
+        options.insert("apiVersion".to_owned(), json!("meta.k8s.io/v1"));
+        if self.options.dry_run {
+            options.insert("dryRun".to_owned(), json!(["All"]));
+        }
+        if operation != Operation::Delete {
+            if !self.options.field_manager.is_empty() {
+                options.insert("fieldManager".to_owned(), json!(self.options.field_manager));
+            }
+            let validation = match self.options.field_validation {
+                FieldValidation::Strict => Some("Strict"),
+                FieldValidation::Ignore => Some("Ignore"),
+                FieldValidation::Warn => None,
+            };
+            if let Some(validation) = validation {
+                options.insert("fieldValidation".to_owned(), json!(validation));
+            }
+        }
+        Value::Object(options)
     }
 
     /// 422 when something is wrong.
@@ -48,17 +93,41 @@ impl Write<'_> {
         let gvr = self.resource.gvr();
         gvr.group == group && gvr.resource == resource
     }
+
+    /// Where the numbers of the scale are, if this is a write to it: admission then sees a `Scale`.
+    fn scale(&self) -> Option<ScalePaths> {
+        let strategy = self.resource.row().strategy;
+        if self.target.subresource == "scale" { strategy.scale() } else { None }
+    }
 }
 
 impl Registry {
-    /// Lets admission refuse a connection to a subresource.
-    pub async fn connect(&self, target: &Target, user: &UserInfo) -> Result<(), ApiError> {
+    /// Lets admission refuse a connection to a subresource. `object` is what its options say, a
+    /// `PodExecOptions` for instance.
+    pub async fn connect(
+        &self,
+        target: &Target,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<(), ApiError> {
         let resource = self.resource(&target.resource)?.clone();
-        let options = WriteOptions { user: user.clone(), ..WriteOptions::default() };
-        let write = Write { resource: &resource, target, options: &options };
-        let mut attributes = write.attributes(Operation::Connect, None, None);
-        self.admission.admit(&mut attributes).await?;
-        self.admission.validate(&attributes).await
+        let write = Write { resource: &resource, target, options };
+        let object = self.mutate(&write, Operation::Connect, object, None).await?;
+        self.check(&write, Operation::Connect, object, None).await.map(|_| ())
+    }
+
+    /// Lets admission change or refuse what is created below an object without being stored: a
+    /// TokenRequest, a Binding, an Eviction.
+    pub async fn admit_below(
+        &self,
+        target: &Target,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Value, ApiError> {
+        let resource = self.resource(&target.resource)?.clone();
+        let write = Write { resource: &resource, target, options };
+        let object = self.mutate(&write, Operation::Create, object, None).await?;
+        self.check(&write, Operation::Create, object, None).await
     }
 
     /// Lets admission change the object.
@@ -66,12 +135,24 @@ impl Registry {
         &self,
         write: &Write<'_>,
         operation: Operation,
-        object: Value,
+        mut object: Value,
         old: Option<&Value>,
     ) -> Result<Value, ApiError> {
+        let gvr = write.resource.gvr();
+        if !self.admission.handles(operation, gvr, &write.target.subresource) {
+            return Ok(object);
+        }
+        let removed = || ApiError::internal("admission removed the object");
+        if let Some(paths) = write.scale() {
+            let (seen, before) = (paths.read(&object), old.map(|old| paths.read(old)));
+            let mut attributes = write.attributes(operation, Some(seen), before);
+            self.admission.admit(&mut attributes).await?;
+            paths.write(&mut object, &attributes.object.ok_or_else(removed)?);
+            return Ok(object);
+        }
         let mut attributes = write.attributes(operation, Some(object), old.cloned());
         self.admission.admit(&mut attributes).await?;
-        attributes.object.ok_or_else(|| ApiError::internal("admission removed the object"))
+        attributes.object.ok_or_else(removed)
     }
 
     /// Lets admission refuse the object. Returns it.
@@ -82,6 +163,15 @@ impl Registry {
         object: Value,
         old: Option<&Value>,
     ) -> Result<Value, ApiError> {
+        let gvr = write.resource.gvr();
+        if !self.admission.handles(operation, gvr, &write.target.subresource) {
+            return Ok(object);
+        }
+        if let Some(paths) = write.scale() {
+            let before = old.map(|old| paths.read(old));
+            self.admission.validate(&write.attributes(operation, Some(paths.read(&object)), before)).await?;
+            return Ok(object);
+        }
         let attributes = write.attributes(operation, Some(object), old.cloned());
         self.admission.validate(&attributes).await?;
         attributes.object.ok_or_else(|| ApiError::internal("admission removed the object"))

@@ -52,9 +52,16 @@ impl Registry {
             return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
         }
         check_place(&object, target)?;
-        meta::fill_on_create(&mut object, &target.namespace)?;
+        meta::begin_create(&mut object, &target.namespace)?;
         row.default(&mut object);
+        // A generated name comes after mutation, which may still change what it begins with.
+        let sent = Target { name: meta::text(&object, "name").to_owned(), ..target.clone() };
+        let write = Write { resource: &resource, target: &sent, options };
+        object = self.mutate(&write, Operation::Create, object, None).await?;
+        check_place(&object, target)?;
+        meta::fill_on_create(&mut object, &target.namespace)?;
         row.prepare_create(&mut object);
+        row.default(&mut object);
         let name = meta::text(&object, "name").to_owned();
         let target = Target { name: name.clone(), ..target.clone() };
         let write = Write { resource: &resource, target: &target, options };
@@ -66,8 +73,6 @@ impl Registry {
             return Err(ApiError::invalid(resource.gvk(), "", &errors));
         }
 
-        object = self.mutate(&write, Operation::Create, object, None).await?;
-        row.default(&mut object);
         for _ in 0..DRAWS {
             let mut object = object.clone();
             let allocated = if write.is("", "services") {

@@ -30,16 +30,40 @@ impl Registry {
         how: &DeleteOptions,
         options: &WriteOptions,
     ) -> Result<Deleted, ApiError> {
+        self.delete_asked(target, how, options, true).await
+    }
+
+    /// The same for a deletion that is part of a request that admission has seen.
+    pub(super) async fn delete_unasked(
+        &self,
+        target: &Target,
+        how: &DeleteOptions,
+        options: &WriteOptions,
+    ) -> Result<Deleted, ApiError> {
+        self.delete_asked(target, how, options, false).await
+    }
+
+    async fn delete_asked(
+        &self,
+        target: &Target,
+        how: &DeleteOptions,
+        options: &WriteOptions,
+        ask: bool,
+    ) -> Result<Deleted, ApiError> {
         let resource = self.resource(&target.resource)?.clone();
         let write = Write { resource: &resource, target, options };
+        let ask = ask && self.admission.handles(Operation::Delete, resource.gvr(), &target.subresource);
         for _ in 0..RETRIES {
             self.consistent().await?;
             let old = find(&resource, target)?;
             check(&write, &old, &how.preconditions)?;
-            let attributes = write.attributes(Operation::Delete, None, Some(Value::clone(&old.value)));
-            let mut mutable = attributes.clone();
-            self.admission.admit(&mut mutable).await?;
-            self.admission.validate(&attributes).await?;
+            if ask {
+                let old = Some(Value::clone(&old.value));
+                let mut attributes = write.attributes(Operation::Delete, None, old);
+                how.describe(&mut attributes.options);
+                self.admission.admit(&mut attributes).await?;
+                self.admission.validate(&attributes).await?;
+            }
             if let Some(deleted) = self.delete_once(&write, how, &old).await? {
                 return Ok(deleted);
             }

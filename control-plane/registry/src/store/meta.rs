@@ -93,19 +93,28 @@ pub(crate) fn generate_name(base: &str) -> String {
     name
 }
 
-/// Prepares the metadata of an object that is to be created: what only the server may set is replaced.
-pub(crate) fn fill_on_create(object: &mut Value, namespace: &str) -> Result<(), ApiError> {
+/// Takes out of the metadata of an object that is to be created what only the server may set.
+pub(crate) fn begin_create(object: &mut Value, namespace: &str) -> Result<(), ApiError> {
     let metadata = metadata(object)?;
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
+    let servers = ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
+    for field in servers.into_iter().chain(["selfLink", "resourceVersion"]) {
         metadata.remove(field);
     }
-    metadata.insert("uid".to_owned(), json!(uuid::Uuid::new_v4().to_string()));
-    metadata.insert("creationTimestamp".to_owned(), json!(now()));
     if namespace.is_empty() {
         metadata.remove("namespace");
     } else {
         metadata.insert("namespace".to_owned(), json!(namespace));
     }
+    drop_empty(metadata);
+    Ok(())
+}
+
+/// Fills in the metadata that only the server may set, whatever admission put there.
+pub(crate) fn fill_on_create(object: &mut Value, namespace: &str) -> Result<(), ApiError> {
+    begin_create(object, namespace)?;
+    let metadata = metadata(object)?;
+    metadata.insert("uid".to_owned(), json!(uuid::Uuid::new_v4().to_string()));
+    metadata.insert("creationTimestamp".to_owned(), json!(now()));
     let named = metadata.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
     let base = metadata.get("generateName").and_then(Value::as_str).filter(|base| !base.is_empty());
     if let Some(name) = base.filter(|_| !named).map(generate_name) {

@@ -2,13 +2,11 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{StatusCause, StatusDetails};
 use serde_json::{Value, json};
-use skep_admission::Operation;
 use skep_api::error::ApiError;
 use skep_api::object::ObjectExt;
 use skep_api::resource::GroupVersionResource;
 use skep_api::selector::LabelSelector;
 
-use super::admit::Write;
 use super::update::{Part, Proposal};
 use super::{DeleteOptions, Preconditions, Propagation, Registry, Target, WriteOptions, Written, meta};
 use crate::cache::Filter;
@@ -27,15 +25,13 @@ impl Registry {
             return Err(ApiError::bad_request("a binding must name a Node as its target"));
         }
         let resource = self.resource(&target.resource)?.clone();
-        let write = Write { resource: &resource, target, options };
-        let checked = self.mutate(&write, Operation::Create, binding.clone(), None).await?;
-        self.check(&write, Operation::Create, checked, None).await?;
+        self.admit_below(target, binding.clone(), options).await?;
         let pod = target.clone().below("");
         let conflict = |text: String| ApiError::conflict(resource.gvr(), &target.name, &text);
         let uid = meta::text(binding, "uid").to_owned();
         let revision = meta::sent_revision(binding)?;
         let annotations = binding.pointer("/metadata/annotations").and_then(Value::as_object).cloned();
-        self.change(&pod, options, Part::Given, &mut |old| {
+        self.change(&pod, options, Part::Own, &mut |old| {
             let mut object = Value::clone(&old.value);
             if !uid.is_empty() && uid != meta::text(&object, "uid") {
                 return Err(conflict("the pod of the binding is another one by now".to_owned()));
@@ -80,10 +76,7 @@ impl Registry {
         if !name.is_empty() && name != target.name {
             return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
         }
-        let resource = self.resource(&target.resource)?.clone();
-        let write = Write { resource: &resource, target, options };
-        let checked = self.mutate(&write, Operation::Create, eviction.clone(), None).await?;
-        self.check(&write, Operation::Create, checked, None).await?;
+        self.admit_below(target, eviction.clone(), options).await?;
         let target = target.clone().below("");
         let pod = self.get(&target, None).await?;
         let phase = pod.value.pointer("/status/phase").and_then(Value::as_str).unwrap_or_default();
@@ -96,7 +89,7 @@ impl Registry {
         };
         let propagation = how.propagation.or(Some(Propagation::Background));
         let how = DeleteOptions { preconditions, propagation, ..how };
-        self.delete(&target, &how, options).await?;
+        self.delete_unasked(&target, &how, options).await?;
         Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}))
     }
 
@@ -130,7 +123,7 @@ impl Registry {
         };
         let name = budget.name.clone();
         let status = Target::new(budgets, target.namespace.clone(), name.clone()).below("status");
-        self.change(&status, options, Part::Status, &mut |old| {
+        self.change(&status, options, Part::Own, &mut |old| {
             let mut object = Value::clone(&old.value);
             let number = |field: &str| object.pointer(field).and_then(Value::as_i64).unwrap_or_default();
             if number("/status/observedGeneration") < number("/metadata/generation") {

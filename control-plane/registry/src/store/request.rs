@@ -104,6 +104,29 @@ pub struct DeleteOptions {
     pub propagation: Option<Propagation>,
 }
 
+impl DeleteOptions {
+    /// Adds them to a `DeleteOptions` object.
+    pub(super) fn describe(&self, options: &mut Value) {
+        if let Some(seconds) = self.grace_period {
+            options["gracePeriodSeconds"] = seconds.into();
+        }
+        if let Some(propagation) = self.propagation {
+            options["propagationPolicy"] = match propagation {
+                Propagation::Orphan => "Orphan",
+                Propagation::Background => "Background",
+                Propagation::Foreground => "Foreground",
+            }
+            .into();
+        }
+        if let Some(uid) = &self.preconditions.uid {
+            options["preconditions"]["uid"] = uid.as_str().into();
+        }
+        if let Some(version) = self.preconditions.resource_version {
+            options["preconditions"]["resourceVersion"] = version.to_string().into();
+        }
+    }
+}
+
 /// What a deletion did.
 #[derive(Clone, Debug)]
 pub struct Deleted {

@@ -9,6 +9,8 @@ use skep_admission::Reader;
 use skep_api::error::ApiError;
 use skep_api::resource::{GroupVersionKind, GroupVersionResource};
 
+use skep_machinery::codec::{self, FieldValidation};
+
 use super::PREFIX;
 use super::read::Freshness;
 use crate::cache::{Cache, Feed, Filter};
@@ -165,6 +167,21 @@ impl Reader for ClusterReader {
         let filter = Filter { namespace: namespace.map(str::to_owned), ..Filter::default() };
         let objects = self.cache(gvr)?.snapshot(&filter);
         Ok(objects.iter().map(|object| object.value.clone()).collect())
+    }
+
+    async fn settle(
+        &self,
+        gvr: &GroupVersionResource,
+        gvk: &GroupVersionKind,
+        object: Value,
+    ) -> Result<Value, ApiError> {
+        let resource = self.resources.get(gvr).ok_or_else(ApiError::no_such_path)?;
+        let decoded = codec::check(gvk, &object, FieldValidation::Ignore).map_err(ApiError::from)?;
+        let mut object = decoded.object;
+        if resource.gvk() == gvk {
+            resource.row().default(&mut object);
+        }
+        Ok(object)
     }
 
     fn cached(&self, gvr: &GroupVersionResource) -> (Vec<Arc<Value>>, u64) {

@@ -33,6 +33,8 @@ pub(super) enum Part {
     Status,
     /// What the subresource's own code changes; it has kept the rest as it was.
     Given,
+    /// What the server changes by itself on the way of another request: admission is not asked.
+    Own,
 }
 
 /// A new version of an object.
@@ -148,12 +150,16 @@ impl Registry {
         let Proposal { object: mut new, applied, mut warnings, revision } = proposal;
         meta::keep_on_update(&mut new, &old.value)?;
         row.default(&mut new);
+        if part != Part::Own {
+            new = self.mutate(write, Operation::Update, new, Some(&old.value)).await?;
+            meta::keep_on_update(&mut new, &old.value)?;
+        }
         match part {
             Part::Object => row.prepare_update(&mut new, &old.value),
             Part::Status => row.prepare_status_update(&mut new, &old.value),
-            Part::Given => {}
+            Part::Given => row.prepare_subresource(&target.subresource, &mut new, &old.value),
+            Part::Own => {}
         }
-        new = self.mutate(write, Operation::Update, new, Some(&old.value)).await?;
         row.default(&mut new);
         let mut allocated = None;
         if part == Part::Object && write.is("", "services") {
@@ -163,9 +169,12 @@ impl Registry {
             Part::Object => row.validate_update(&new, &old.value),
             Part::Status => row.validate_status_update(&new, &old.value),
             Part::Given => row.validate_subresource(&target.subresource, &new, &old.value),
+            Part::Own => ErrorList::new(),
         };
         write.verdict(&errors, &target.name)?;
-        new = self.check(write, Operation::Update, new, Some(&old.value)).await?;
+        if part != Part::Own {
+            new = self.check(write, Operation::Update, new, Some(&old.value)).await?;
+        }
         set_resource_version(&mut new, old.revision);
         if !applied {
             new = own(write, Some(&old.value), new);
