@@ -10,16 +10,16 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use ipnet::IpNet;
 use skep_api::user::UserInfo;
-use skep_apiserver::bootstrap::{self, Bootstrap};
+use skep_apiserver::bootstrap::{self, Bootstrap, Trust};
+use skep_apiserver::gates::Gates;
 use skep_apiserver::identity::{ClusterLookup, follow_rbac, publish_rbac};
 use skep_apiserver::proxy::Kubelets;
 use skep_apiserver::tokens::Tokens;
 use skep_apiserver::{ApiServer, Config};
-use skep_auth::authentication::{
-    Authenticator, BasicFile, Bearer, Chain, ClientCertificate, TokenFile, TokenVerifier,
-};
-use skep_auth::authorization::{Authorizer, Union, abac::Abac, node::Node, rbac::Rbac};
-use skep_auth::pki::{ClientAuth, Pki, PkiOptions};
+use skep_auth::authentication::{Bearer, TokenVerifier};
+use skep_auth::authorization::Authorizer;
+use skep_auth::authorization::rbac::Rbac;
+use skep_auth::pki::{Pki, PkiOptions, ServingCertificate};
 use skep_auth::tokens::{ServiceAccountVerifier, Signer};
 use skep_client::Client;
 use skep_controllers::{ControllersConfig, PodRange};
@@ -34,8 +34,15 @@ use crate::folders::Folders;
 use crate::isolate::Isolation;
 use crate::{host, runtime};
 
+mod security;
+
+pub(crate) use security::Security;
+
 /// Who issues service-account tokens, and whom they are for.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// How often certificates are looked at while the server runs.
+const RENEWAL: Duration = Duration::from_secs(6 * 3600);
 
 /// What etcd keeps of the past: as the embedded store does.
 const ETCD_HISTORY: Duration = Duration::from_secs(300);
@@ -96,18 +103,8 @@ pub(crate) struct Plane {
         value_name = "CIDR"
     )]
     pub(crate) pod_cidr: Vec<IpNet>,
-    /// Static tokens: `token,user,uid[,"group,…"]` lines.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) token_auth_file: Option<PathBuf>,
-    /// Passwords: `password,user,uid[,"group,…"]` lines.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) basic_auth_file: Option<PathBuf>,
-    /// A policy file for attribute-based authorization, beside RBAC.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) authorization_policy_file: Option<PathBuf>,
-    /// Refuse requests without credentials also where roles would let `system:anonymous` in.
-    #[arg(long)]
-    pub(crate) no_anonymous: bool,
+    #[command(flatten)]
+    pub(crate) security: Security,
 }
 
 /// A running control plane.
@@ -151,19 +148,32 @@ pub(crate) async fn start(
     let listener = listen(SocketAddr::new(unspecified(address.ip()), plane.secure_port)).await?;
     let pki = Pki::load_or_create(&folders.pki(), &pki_options(plane, address)?)?;
     let storage = storage(folders, plane).await?;
-    let registry = Registry::start(storage, registry_options(plane), tasks, cancel.child_token()).await?;
-    let (api, rbac) = build(plane, &pki, &registry, address)?;
+    let rbac = Arc::new(Rbac::new());
+    let gates = Gates::new(Arc::clone(&rbac));
+    let options = registry_options(plane, gates.clone());
+    let registry = Registry::start(storage, options, tasks, cancel.child_token()).await?;
+    let api = build(plane, &pki, &registry, address, &rbac, &gates)?;
     let cluster = Bootstrap {
         address: address.ip(),
         port: address.port(),
         service_ip: nth(&plane.service_cidr, 1)?,
         dns_ip: Some(nth(&plane.service_cidr, 10)?),
+        trust: Trust {
+            client_ca: plane.security.client_ca(&pki)?,
+            front_proxy_ca: plane.security.front_proxy_ca(&pki)?,
+            front_proxy_names: plane.security.front_proxy_names(),
+            front_proxy_headers: plane.security.front_proxy_headers(),
+            cluster_ca: pki.ca_pem().to_owned(),
+            url: format!("https://{address}"),
+        },
     };
     bootstrap::bootstrap(&registry, &cluster).await.context("making what every cluster begins with")?;
     publish_rbac(&registry, &rbac).await.context("reading the roles")?;
     tasks.spawn(follow_rbac(Arc::clone(&registry), rbac, cancel.child_token()));
     tasks.spawn(bootstrap::keep(Arc::clone(&registry), cluster, cancel.child_token()));
-    let tls = pki.server_config(pki.server(), ClientAuth::Optional)?;
+    let serving = ServingCertificate::new(pki.server())?;
+    let tls = skep_auth::pki::serving_config(Arc::clone(&serving), &plane.security.tls())?;
+    tasks.spawn(renew(folders.pki(), pki_options(plane, address)?, serving, cancel.child_token()));
     spawn(tasks, "the API server", api.clone().serve(listener, tls, cancel.child_token()));
     if plane.insecure_port != 0 {
         let plain = listen(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), plane.insecure_port)).await?;
@@ -216,49 +226,54 @@ fn build(
     pki: &Pki,
     registry: &Arc<Registry>,
     address: SocketAddr,
-) -> Result<(ApiServer, Arc<Rbac>)> {
+    rbac: &Arc<Rbac>,
+    gates: &Gates,
+) -> Result<ApiServer> {
     let lookup = ClusterLookup(Arc::clone(registry));
     let signer = Signer::new(pki.service_account_key_pem(), ISSUER, vec![ISSUER.to_owned()])?;
     let mut verifiers: Vec<Arc<dyn TokenVerifier>> =
         vec![Arc::new(ServiceAccountVerifier::new(Arc::clone(&signer), lookup.clone()))];
-    if let Some(path) = &plane.token_auth_file {
-        verifiers.push(Arc::new(TokenFile::parse(&read(path)?).with_context(|| path.display().to_string())?));
-    }
+    verifiers.extend(plane.security.verifiers(&lookup)?);
     let bearer = Arc::new(Bearer::new(verifiers, signer.audiences().to_vec()));
-    let mut authenticators: Vec<Box<dyn Authenticator>> =
-        vec![Box::new(ClientCertificate), Box::new(Arc::clone(&bearer))];
-    if let Some(path) = &plane.basic_auth_file {
-        authenticators
-            .push(Box::new(BasicFile::parse(&read(path)?).with_context(|| path.display().to_string())?));
-    }
-    let rbac = Arc::new(Rbac::new());
-    let mut authorizers: Vec<Box<dyn Authorizer>> =
-        vec![Box::new(Node::new(lookup)), Box::new(Arc::clone(&rbac))];
-    if let Some(path) = &plane.authorization_policy_file {
-        authorizers.push(Box::new(Abac::parse(&read(path)?).with_context(|| path.display().to_string())?));
-    }
+    let authentication = plane.security.authentication(pki, &bearer)?;
+    let authorization: Arc<dyn Authorizer> = Arc::new(plane.security.authorization(&lookup, rbac)?);
+    gates.ask(Arc::clone(&authorization));
     let kubelet =
         pki.stored_client("apiserver-kubelet-client", "skep-apiserver-kubelet", &["system:masters"])?;
     let config = Config {
         tokens: Some(Tokens { signer, bearer }),
         kubelets: Some(Kubelets::new(pki.ca_pem(), &kubelet.cert_pem, &kubelet.key_pem)?),
         advertise: Some(address),
-        rbac: Some(Arc::clone(&rbac)),
-        ..Config::new(
-            Arc::clone(registry),
-            Chain::new(authenticators, !plane.no_anonymous),
-            Arc::new(Union::new(authorizers)),
-        )
+        rbac: Some(Arc::clone(rbac)),
+        ..Config::new(Arc::clone(registry), authentication, authorization)
     };
-    Ok((ApiServer::build(config), rbac))
+    Ok(ApiServer::build(config))
 }
 
-fn registry_options(plane: &Plane) -> skep_registry::Options {
+/// Renews the serving certificate while the server runs.
+async fn renew(
+    dir: PathBuf,
+    options: PkiOptions,
+    serving: Arc<ServingCertificate>,
+    cancel: CancellationToken,
+) {
+    // Cancel safe: renewing itself is synchronous, and its files are replaced atomically.
+    while cancel.run_until_cancelled(tokio::time::sleep(RENEWAL)).await.is_some() {
+        let renewed = Pki::load_or_create(&dir, &options).and_then(|pki| serving.replace(pki.server()));
+        if let Err(error) = renewed {
+            tracing::error!(%error, "the serving certificate could not be renewed");
+        }
+    }
+}
+
+fn registry_options(plane: &Plane, gates: Gates) -> skep_registry::Options {
     skep_registry::Options {
         service_ranges: plane.service_cidr.clone(),
-        admission: Box::new(|reader| {
+        admission: Box::new(move |reader| {
             let reader: Arc<dyn skep_admission::Reader> = reader;
-            skep_admission::plugins::standard(&reader)
+            let mut chain = skep_admission::plugins::standard(&reader);
+            chain.extend(gates.plugins(&reader));
+            chain
         }),
         ..skep_registry::Options::default()
     }

@@ -167,6 +167,11 @@ impl Chain {
         Self(plugins)
     }
 
+    /// Adds plug-ins to its end.
+    pub fn extend(&mut self, plugins: Vec<Box<dyn Plugin>>) {
+        self.0.extend(plugins);
+    }
+
     /// The names of its plug-ins.
     pub fn names(&self) -> Vec<&'static str> {
         self.0.iter().map(|plugin| plugin.name()).collect()

@@ -13,8 +13,11 @@ use serde_json::{Value, json};
 use skep_api::error::ApiError;
 use skep_api::object::ObjectExt;
 use skep_api::user::UserInfo;
+use skep_auth::authentication::FrontProxyHeaders;
 use skep_registry::{Registry, Target, WriteOptions, kinds};
 use tokio_util::sync::CancellationToken;
+
+mod trust;
 
 /// How often the `kubernetes` service is looked after.
 const KEEP: Duration = Duration::from_secs(30);
@@ -38,6 +41,25 @@ pub struct Bootstrap {
     pub service_ip: IpAddr,
     /// The address of the DNS service; none makes no such service.
     pub dns_ip: Option<IpAddr>,
+    /// Whom aggregated servers and joining machines may trust.
+    pub trust: Trust,
+}
+
+/// What the cluster publishes about itself.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// The authorities of client certificates (PEM); none publishes nothing.
+    pub client_ca: String,
+    /// The authorities of front proxies (PEM).
+    pub front_proxy_ca: String,
+    /// The names of front proxies; none lets every name pass.
+    pub front_proxy_names: Vec<String>,
+    /// The headers front proxies use.
+    pub front_proxy_headers: FrontProxyHeaders,
+    /// The cluster's own authority (PEM), for machines that join; none publishes nothing.
+    pub cluster_ca: String,
+    /// The URL of this server as other machines reach it.
+    pub url: String,
 }
 
 /// Makes what is missing. Returns when all of it is there.
@@ -75,6 +97,7 @@ pub async fn bootstrap(registry: &Registry, cluster: &Bootstrap) -> Result<(), A
         at.ensure("scheduling.k8s.io", "v1", "priorityclasses", &class).await?;
     }
     at.kubernetes(cluster).await?;
+    at.trust(&cluster.trust).await?;
     if let Some(address) = cluster.dns_ip {
         at.ensure("", "v1", "services", &dns_service(address)).await?;
     }
@@ -93,6 +116,9 @@ pub async fn keep(registry: Arc<Registry>, cluster: Bootstrap, cancel: Cancellat
         let at = Maker { registry: &registry };
         if let Err(error) = at.kubernetes(&cluster).await {
             tracing::warn!(%error, "the kubernetes service could not be looked after");
+        }
+        if let Err(error) = at.trust(&cluster.trust).await {
+            tracing::warn!(%error, "the cluster's authorities could not be published");
         }
     }
 }
@@ -232,6 +258,34 @@ impl Maker<'_> {
             "subsets": [{"addresses": [{"ip": address}], "ports": [port]}],
         });
         self.keep_as("", "endpoints", &endpoints, &["subsets"]).await
+    }
+
+    /// The authorities that others may rely on.
+    async fn trust(&self, trust: &Trust) -> Result<(), ApiError> {
+        if let Some(map) = trust::authentication(trust) {
+            self.keep_as("", "configmaps", &map, &["data"]).await?;
+        }
+        match trust::cluster_info(trust) {
+            Some(map) => self.cluster_info(&map).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Only the one key: signatures are added by others.
+    async fn cluster_info(&self, wanted: &Value) -> Result<(), ApiError> {
+        let target = self.target("", "v1", "configmaps", wanted)?;
+        let stored = match self.registry.get(&target, None).await {
+            Ok(stored) => stored,
+            Err(error) if error.is_not_found() => return self.create(&target, wanted).await,
+            Err(error) => return Err(error),
+        };
+        let kubeconfig = wanted.text(&["data", "kubeconfig"]);
+        if stored.value.text(&["data", "kubeconfig"]) == kubeconfig {
+            return Ok(());
+        }
+        let mut object = Value::clone(&stored.value);
+        object.set(&["data", "kubeconfig"], kubeconfig);
+        self.registry.update(&target, object, &Self::options()).await.map(|_| ())
     }
 
     /// Makes an object, or puts these fields of it back.

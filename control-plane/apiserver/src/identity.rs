@@ -8,6 +8,7 @@ use skep_api::error::ApiError;
 use skep_api::object::ObjectExt;
 use skep_api::resource::GroupVersionResource;
 use skep_api::selector::FieldSelector;
+use skep_auth::authentication::bootstrap::Secrets;
 use skep_auth::authorization::node::NodePods;
 use skep_auth::authorization::rbac::{Objects, Rbac, Snapshot};
 use skep_auth::tokens::{BoundObject, Lookup, Seen};
@@ -43,6 +44,17 @@ impl Lookup for ClusterLookup {
                 });
                 Ok(Some(Seen { uid: object.value.uid().to_owned(), deleted }))
             }
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.message),
+        }
+    }
+}
+
+#[async_trait]
+impl Secrets for ClusterLookup {
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Arc<serde_json::Value>>, String> {
+        match self.0.get(&Target::new(core("secrets"), namespace, name), None).await {
+            Ok(object) => Ok(Some(object.value.clone())),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.message),
         }

@@ -5,6 +5,7 @@
 
 pub mod bootstrap;
 pub mod discovery;
+pub mod gates;
 pub mod health;
 pub mod identity;
 mod impersonation;

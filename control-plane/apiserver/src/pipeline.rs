@@ -136,7 +136,7 @@ async fn who(inner: &Inner, parts: &Parts, insecure: bool) -> Result<UserInfo, A
     }
     let certificates = parts.extensions.get::<PeerCertificates>().cloned().unwrap_or_default();
     let credentials = Credentials { certificates: &certificates.0, headers: &parts.headers };
-    let user = inner.authentication.authenticate(&credentials).await.map_err(|error| {
+    let user = inner.authentication.authenticate(&credentials, parts.uri.path()).await.map_err(|error| {
         tracing::debug!(%error, "a request was not authenticated");
         ApiError::unauthorized()
     })?;

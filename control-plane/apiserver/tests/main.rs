@@ -4,6 +4,7 @@ mod forms;
 mod kubectl;
 mod refusals;
 mod secure;
+mod security;
 mod streams;
 mod support;
 mod verbs;

@@ -38,7 +38,10 @@ async fn kubectl_with_certificates_and_tokens() {
     let bearer = Arc::new(Bearer::new(vec![Arc::new(verifier)], audiences));
     let rbac = Arc::new(Rbac::new());
     publish_rbac(&registry, &rbac).await.expect("published");
-    let authentication = Chain::new(vec![Box::new(ClientCertificate), Box::new(bearer.clone())], true);
+    let authentication = Chain::new(
+        vec![Box::new(ClientCertificate::new(pki.ca_pem()).expect("an authority")), Box::new(bearer.clone())],
+        true,
+    );
     let mut config =
         Config::new(registry.clone(), authentication, Arc::new(Union::new(vec![Box::new(rbac.clone())])));
     config.tokens = Some(Tokens { signer, bearer });

@@ -8,7 +8,7 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use skep_api::user::UserInfo;
-use skep_apiserver::bootstrap::Bootstrap;
+use skep_apiserver::bootstrap::{Bootstrap, Trust};
 use skep_apiserver::{ApiServer, Config};
 use skep_auth::authentication::Chain;
 use skep_auth::authorization::{AlwaysAllow, Union};
@@ -52,6 +52,7 @@ impl Server {
             port: 6443,
             service_ip: [10, 96, 0, 1].into(),
             dns_ip: Some([10, 96, 0, 10].into()),
+            trust: Trust::default(),
         }
     }
 

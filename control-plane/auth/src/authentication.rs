@@ -5,13 +5,19 @@ use http::HeaderMap;
 use rustls::pki_types::CertificateDer;
 use skep_api::user::UserInfo;
 
+pub use anonymous::Anonymous;
 pub use bearer::{Bearer, TokenVerifier, Verified};
-pub use certificate::ClientCertificate;
+pub use certificate::{Authorities, ClientCertificate};
 pub use file::{BasicFile, TokenFile};
+pub use front_proxy::{FrontProxy, FrontProxyHeaders};
 
+mod anonymous;
 pub mod bearer;
+pub mod bootstrap;
 mod certificate;
 mod file;
+pub(crate) mod front_proxy;
+pub(crate) mod secret;
 
 /// The parts of a request that can prove an identity.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +29,11 @@ pub struct Credentials<'a> {
 }
 
 impl<'a> Credentials<'a> {
+    /// What an unauthenticated stranger brings: nothing.
+    pub fn none(headers: &'a HeaderMap) -> Self {
+        Self { certificates: &[], headers }
+    }
+
     /// The bearer token: from `Authorization`, or from a WebSocket's
     /// `base64url.bearer.authorization.k8s.io.TOKEN` protocol, where a browser can't set headers.
     pub fn bearer(&self) -> Option<String> {
@@ -74,17 +85,17 @@ pub trait Authenticator: Send + Sync + 'static {
 /// refused; one without any is anonymous, if that is allowed.
 pub struct Chain {
     authenticators: Vec<Box<dyn Authenticator>>,
-    anonymous: bool,
+    anonymous: Anonymous,
 }
 
 impl Chain {
-    /// Asks these, in this order.
-    pub fn new(authenticators: Vec<Box<dyn Authenticator>>, anonymous: bool) -> Self {
-        Self { authenticators, anonymous }
+    /// Asks these, in this order; `true` lets requests without credentials be anonymous.
+    pub fn new(authenticators: Vec<Box<dyn Authenticator>>, anonymous: impl Into<Anonymous>) -> Self {
+        Self { authenticators, anonymous: anonymous.into() }
     }
 
-    /// The user of a request, `system:authenticated` included; an error means 401.
-    pub async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<UserInfo, Error> {
+    /// The user of a request for a path, `system:authenticated` included; an error means 401.
+    pub async fn authenticate(&self, credentials: &Credentials<'_>, path: &str) -> Result<UserInfo, Error> {
         let mut failure = None;
         for authenticator in &self.authenticators {
             match authenticator.authenticate(credentials).await {
@@ -101,7 +112,11 @@ impl Chain {
         if offered {
             return Err(Error::Invalid("no authenticator knows them".into()));
         }
-        if self.anonymous { Ok(anonymous()) } else { Err(Error::Invalid("none were given".into())) }
+        if self.anonymous.allows(path) {
+            Ok(anonymous())
+        } else {
+            Err(Error::Invalid("none were given".into()))
+        }
     }
 }
 

@@ -128,3 +128,13 @@ impl Authorizer for AlwaysAllow {
         Decision::Allow(String::new())
     }
 }
+
+/// Refuses everything that nobody before it has allowed.
+pub struct AlwaysDeny;
+
+#[async_trait]
+impl Authorizer for AlwaysDeny {
+    async fn authorize(&self, _: &Attributes<'_>) -> Decision {
+        Decision::NoOpinion("Everything is forbidden.".to_owned())
+    }
+}

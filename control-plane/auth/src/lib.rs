@@ -7,5 +7,7 @@
 pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;
+pub mod bootstrap_token;
+pub mod certificates;
 pub mod pki;
 pub mod tokens;

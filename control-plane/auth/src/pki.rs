@@ -1,7 +1,8 @@
 //! The cluster's own certificate authority and what it signs.
 //!
 //! Everything lives in one folder: `ca.crt`/`ca.key`, the service-account signing key `sa.key`/`sa.pub`,
-//! and a pair of files for each stored certificate. Files are written atomically with mode 0600, so a
+//! and a pair of files for each stored certificate. A second authority, `front-proxy-ca`, signs what the
+//! API server shows to the servers it aggregates: they must not take an ordinary client for it. Files are written atomically with mode 0600, so a
 //! crash leaves the old or the new pair. A stored certificate is issued again when it nears its end,
 //! when its names changed, or when the authority did. Keys are ECDSA P-256.
 
@@ -11,14 +12,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use rustls::server::WebPkiClientVerifier;
+
+pub(crate) use tls::client_verifier;
+pub use tls::{ClientAuth, ServingCertificate, TlsOptions, server_config, serving_config};
 
 mod files;
 mod inspect;
+mod tls;
+pub(crate) mod x509;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const CA_LIFE: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -54,9 +57,6 @@ pub enum Error {
     /// A TLS configuration could not be made.
     #[error("can't configure TLS: {0}")]
     Tls(String),
-    /// More organizations than a subject of ours can hold.
-    #[error("a certificate holds one organization at most")]
-    Organizations,
 }
 
 /// A certificate with its key.
@@ -83,51 +83,104 @@ pub struct PkiOptions {
     pub server_ips: Vec<IpAddr>,
 }
 
-/// Does a TLS server ask clients for a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientAuth {
-    /// It is checked when there is one.
-    Optional,
-    /// There must be one.
-    Required,
+/// A certificate that signs others, and its key.
+struct Authority {
+    pem: String,
+    key: KeyPair,
 }
 
-/// The authority.
+impl Authority {
+    fn load_or_create(dir: &Path, file: &str, name: &str) -> Result<Self, Error> {
+        let pair = match files::read_pair(dir, file)? {
+            Some(pair) => pair,
+            None => files::write_pair(dir, file, new_authority(name)?)?,
+        };
+        let key = KeyPair::from_pem(&pair.key_pem)
+            .map_err(|e| Error::Content { path: dir.join(format!("{file}.key")), why: e.to_string() })?;
+        Ok(Self { pem: pair.cert_pem, key })
+    }
+
+    fn issue(&self, wanted: &Names<'_>) -> Result<CertPair, Error> {
+        let authority = pem::parse(&self.pem).map_err(|e| Error::Tls(e.to_string()))?;
+        let key = KeyPair::generate()?;
+        let names = (!wanted.names.is_empty()).then(|| x509::alt_names(wanted.names));
+        let now = SystemTime::now();
+        let leaf = x509::Leaf {
+            subject: &x509::subject(wanted.name, wanted.organizations),
+            public_key: &rcgen::PublicKeyData::subject_public_key_info(&key),
+            alt_names: names.as_deref(),
+            key_usage: DIGITAL_SIGNATURE | KEY_ENCIPHERMENT,
+            extended: match wanted.usage {
+                Use::Client => &[CLIENT_AUTH],
+                Use::Server => &[SERVER_AUTH, CLIENT_AUTH],
+            },
+            not_before: now - SKEW,
+            not_after: now + LEAF_LIFE + DAY,
+        };
+        let der = leaf.sign(authority.contents(), &self.key, uuid::Uuid::new_v4().into_bytes())?;
+        Ok(CertPair { cert_pem: x509::to_pem(der), key_pem: key.serialize_pem() })
+    }
+}
+
+/// What a new certificate is to say.
+struct Names<'a> {
+    name: &'a str,
+    organizations: &'a [&'a str],
+    names: &'a [SanType],
+    usage: Use,
+}
+
+const DIGITAL_SIGNATURE: u16 = 0x8000;
+const KEY_ENCIPHERMENT: u16 = 0x2000;
+const SERVER_AUTH: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 1];
+const CLIENT_AUTH: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 2];
+
+/// The authorities.
 pub struct Pki {
     dir: PathBuf,
-    ca_pem: String,
-    ca_key: KeyPair,
+    cluster: Authority,
+    front_proxy: Authority,
+    front_proxy_client: CertPair,
     server: CertPair,
     service_account: CertPair,
 }
+
+/// The common name of the certificate that the API server shows to aggregated servers.
+pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
 
 impl Pki {
     /// Loads the authority from `dir`, making what is missing and renewing what nears its end.
     pub fn load_or_create(dir: &Path, options: &PkiOptions) -> Result<Self, Error> {
         files::make_dir(dir)?;
-        let ca = match files::read_pair(dir, "ca")? {
-            Some(pair) => pair,
-            None => files::write_pair(dir, "ca", new_authority()?)?,
-        };
-        let ca_key = KeyPair::from_pem(&ca.key_pem)
-            .map_err(|e| Error::Content { path: dir.join("ca.key"), why: e.to_string() })?;
+        let cluster = Authority::load_or_create(dir, "ca", "skep-ca")?;
+        let front_proxy = Authority::load_or_create(dir, "front-proxy-ca", "skep-front-proxy-ca")?;
         let service_account = service_account_key(dir)?;
-        let placeholder = CertPair { cert_pem: String::new(), key_pem: String::new() };
-        let mut pki =
-            Self { dir: dir.to_owned(), ca_pem: ca.cert_pem, ca_key, server: placeholder, service_account };
+        let client = Names { name: FRONT_PROXY_CLIENT, organizations: &[], names: &[], usage: Use::Client };
+        let front_proxy_client = stored(dir, "front-proxy-client", &front_proxy, &client)?;
         let names: Vec<SanType> = sans(&options.server_names, &options.server_ips)?;
-        pki.server = pki.stored("apiserver", "kube-apiserver", &[], names, Use::Server)?;
-        Ok(pki)
+        let server = Names { name: "kube-apiserver", organizations: &[], names: &names, usage: Use::Server };
+        let server = stored(dir, "apiserver", &cluster, &server)?;
+        Ok(Self { dir: dir.to_owned(), cluster, front_proxy, front_proxy_client, server, service_account })
     }
 
     /// The authority's certificate.
     pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
+        &self.cluster.pem
+    }
+
+    /// The certificate of the authority behind [`Self::front_proxy_client`].
+    pub fn front_proxy_ca_pem(&self) -> &str {
+        &self.front_proxy.pem
+    }
+
+    /// What the API server shows to aggregated servers: they believe the user names it hands on.
+    pub fn front_proxy_client(&self) -> &CertPair {
+        &self.front_proxy_client
     }
 
     /// The authority's key, for the controller that signs certificate requests.
     pub fn ca_key_pem(&self) -> String {
-        self.ca_key.serialize_pem()
+        self.cluster.key.serialize_pem()
     }
 
     /// The API server's serving certificate.
@@ -147,17 +200,19 @@ impl Pki {
 
     /// A client certificate for a user, kept nowhere.
     pub fn issue_client(&self, name: &str, organizations: &[&str]) -> Result<CertPair, Error> {
-        self.issue(name, organizations, Vec::new(), Use::Client)
+        self.cluster.issue(&Names { name, organizations, names: &[], usage: Use::Client })
     }
 
     /// A serving certificate for names and addresses, kept nowhere. It may be used as a client too.
     pub fn issue_server(&self, name: &str, names: &[String], ips: &[IpAddr]) -> Result<CertPair, Error> {
-        self.issue(name, &[], sans(names, ips)?, Use::Server)
+        let names = sans(names, ips)?;
+        self.cluster.issue(&Names { name, organizations: &[], names: &names, usage: Use::Server })
     }
 
     /// A client certificate kept in `FILE.crt`/`FILE.key`, issued again when that is due.
     pub fn stored_client(&self, file: &str, name: &str, organizations: &[&str]) -> Result<CertPair, Error> {
-        self.stored(file, name, organizations, Vec::new(), Use::Client)
+        let names = Names { name, organizations, names: &[], usage: Use::Client };
+        stored(&self.dir, file, &self.cluster, &names)
     }
 
     /// A serving certificate kept in `FILE.crt`/`FILE.key`, issued again when that is due.
@@ -169,7 +224,9 @@ impl Pki {
         names: &[String],
         ips: &[IpAddr],
     ) -> Result<CertPair, Error> {
-        self.stored(file, name, organizations, sans(names, ips)?, Use::Server)
+        let names = sans(names, ips)?;
+        let names = Names { name, organizations, names: &names, usage: Use::Server };
+        stored(&self.dir, file, &self.cluster, &names)
     }
 
     /// A TLS configuration that serves `pair` and trusts clients of this authority.
@@ -178,49 +235,25 @@ impl Pki {
         pair: &CertPair,
         clients: ClientAuth,
     ) -> Result<Arc<rustls::ServerConfig>, Error> {
-        server_config(&self.ca_pem, pair, clients)
+        server_config(self.ca_pem(), pair, clients)
     }
+}
 
-    fn stored(
-        &self,
-        file: &str,
-        name: &str,
-        organizations: &[&str],
-        names: Vec<SanType>,
-        usage: Use,
-    ) -> Result<CertPair, Error> {
-        if let Some(pair) = files::read_pair(&self.dir, file)? {
-            let wanted = inspect::Wanted { ca_pem: &self.ca_pem, name, organizations, names: &names };
-            if inspect::still_good(&pair, &wanted, SystemTime::now() + RENEW) {
-                return Ok(pair);
-            }
-            tracing::info!(file, "a certificate is issued again");
-        }
-        files::write_pair(&self.dir, file, self.issue(name, organizations, names, usage)?)
-    }
-
-    fn issue(
-        &self,
-        name: &str,
-        organizations: &[&str],
-        names: Vec<SanType>,
-        usage: Use,
-    ) -> Result<CertPair, Error> {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = subject(name, organizations)?;
-        params.subject_alt_names = names;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        params.extended_key_usages = match usage {
-            Use::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
-            Use::Server => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+/// A certificate kept in files, issued again when that is due.
+fn stored(dir: &Path, file: &str, authority: &Authority, names: &Names<'_>) -> Result<CertPair, Error> {
+    if let Some(pair) = files::read_pair(dir, file)? {
+        let wanted = inspect::Wanted {
+            ca_pem: &authority.pem,
+            name: names.name,
+            organizations: names.organizations,
+            names: names.names,
         };
-        params.use_authority_key_identifier_extension = true;
-        valid_for(&mut params, LEAF_LIFE);
-        let key = KeyPair::generate()?;
-        let issuer = Issuer::from_ca_cert_pem(&self.ca_pem, &self.ca_key)?;
-        let certificate = params.signed_by(&key, &issuer)?;
-        Ok(CertPair { cert_pem: certificate.pem(), key_pem: key.serialize_pem() })
+        if inspect::still_good(&pair, &wanted, SystemTime::now() + RENEW) {
+            return Ok(pair);
+        }
+        tracing::info!(file, "a certificate is issued again");
     }
+    files::write_pair(dir, file, authority.issue(names)?)
 }
 
 #[derive(Clone, Copy)]
@@ -229,42 +262,9 @@ enum Use {
     Server,
 }
 
-/// A TLS configuration that serves `pair` and trusts clients of the authority `ca_pem`: for the kubelet
-/// API too, which has the certificates but not the authority's key.
-pub fn server_config(
-    ca_pem: &str,
-    pair: &CertPair,
-    clients: ClientAuth,
-) -> Result<Arc<rustls::ServerConfig>, Error> {
-    let tls = |e: &dyn std::fmt::Display| Error::Tls(e.to_string());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
-        roots.add(certificate.map_err(|e| tls(&e))?).map_err(|e| tls(&e))?;
-    }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-    let verifier = match clients {
-        ClientAuth::Optional => verifier.allow_unauthenticated(),
-        ClientAuth::Required => verifier,
-    };
-    let verifier = verifier.build().map_err(|e| tls(&e))?;
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(pair.cert_pem.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|e| tls(&e))?;
-    let key = PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).map_err(|e| tls(&e))?;
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| tls(&e))?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(|e| tls(&e))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
-fn new_authority() -> Result<CertPair, Error> {
+fn new_authority(name: &str) -> Result<CertPair, Error> {
     let mut params = CertificateParams::default();
-    params.distinguished_name = subject("skep-ca", &[])?;
+    params.distinguished_name = subject(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages =
         vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -289,15 +289,10 @@ fn service_account_key(dir: &Path) -> Result<CertPair, Error> {
     Ok(CertPair { cert_pem: public, key_pem: key.serialize_pem() })
 }
 
-fn subject(name: &str, organizations: &[&str]) -> Result<DistinguishedName, Error> {
+fn subject(name: &str) -> DistinguishedName {
     let mut subject = DistinguishedName::new();
-    match organizations {
-        [] => {}
-        [organization] => subject.push(DnType::OrganizationName, *organization),
-        _ => return Err(Error::Organizations),
-    }
     subject.push(DnType::CommonName, name);
-    Ok(subject)
+    subject
 }
 
 fn sans(names: &[String], ips: &[IpAddr]) -> Result<Vec<SanType>, Error> {

@@ -32,6 +32,11 @@ pub struct Verified {
 pub trait TokenVerifier: Send + Sync + 'static {
     /// `None`: not a token of this kind. `audiences`: it must be meant for one of these.
     async fn verify(&self, token: &str, audiences: &[String]) -> Result<Option<Verified>, Error>;
+
+    /// Do its tokens say whom they are for. Others are for the API server, whatever they are asked.
+    fn knows_audiences(&self) -> bool {
+        true
+    }
 }
 
 /// Authenticates by bearer token.
@@ -66,7 +71,14 @@ impl Bearer {
         let mut failure = None;
         for verifier in &self.verifiers {
             match verifier.verify(token, audiences).await {
-                Ok(Some(verified)) => {
+                Ok(Some(mut verified)) => {
+                    if !verifier.knows_audiences() {
+                        verified.audiences =
+                            audiences.iter().filter(|a| self.audiences.contains(a)).cloned().collect();
+                        if verified.audiences.is_empty() && !self.audiences.is_empty() {
+                            continue;
+                        }
+                    }
                     self.remember(id, &verified);
                     return Ok(Some(verified));
                 }

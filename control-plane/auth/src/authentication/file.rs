@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use base64::Engine;
-use sha2::{Digest, Sha256};
 use skep_api::user::UserInfo;
 
 use super::bearer::{TokenVerifier, Verified};
+use super::secret::{digest, same};
 use super::{Authenticator, Credentials, Error};
 
 /// A line that can't be read. It names the line, never its content.
@@ -46,6 +46,10 @@ impl TokenVerifier for TokenFile {
         let user = self.users.get(&digest(token));
         Ok(user.map(|user| Verified { user: user.clone(), audiences: audiences.to_vec() }))
     }
+
+    fn knows_audiences(&self) -> bool {
+        false
+    }
 }
 
 /// Passwords from a file.
@@ -78,15 +82,6 @@ impl Authenticator for BasicFile {
             _ => Err(invalid()),
         }
     }
-}
-
-fn digest(secret: &str) -> [u8; 32] {
-    Sha256::digest(secret.as_bytes()).into()
-}
-
-/// Compares without stopping at the first difference.
-fn same(left: &[u8; 32], right: &[u8; 32]) -> bool {
-    left.iter().zip(right).fold(0, |difference, (l, r)| difference | (l ^ r)) == 0
 }
 
 fn lines(text: &str) -> Result<Vec<(String, UserInfo)>, ParseError> {

@@ -9,16 +9,15 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use k8s_openapi::api::rbac::v1::{
-    ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
-};
+pub use k8s_openapi::api::rbac::v1::PolicyRule;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 use skep_api::user::UserInfo;
 
 use super::{Attributes, Authorizer, Decision};
 
-pub use cover::{compact_rules, missing_rules};
+pub use cover::{compact_rules, escalation, missing_rules};
 pub use rule::{allows, is_allowed};
 
 mod cover;

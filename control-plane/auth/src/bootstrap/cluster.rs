@@ -225,6 +225,11 @@ pub(super) fn bindings() -> Vec<Value> {
             vec![group("system:bootstrappers")],
         ),
         cluster_binding(
+            "system:certificates.k8s.io:selfnodeclient",
+            "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+            vec![group("system:nodes")],
+        ),
+        cluster_binding(
             "system:node-bootstrapper",
             "system:node-bootstrapper",
             vec![group("system:bootstrappers")],

@@ -7,6 +7,8 @@ use super::{metadata, role_ref, service_account, user};
 
 const SYSTEM: &str = "kube-system";
 const PUBLIC: &str = "kube-public";
+/// Machines that are about to join read it before they can say who they are.
+const CLUSTER_INFO: &str = "kubeadm:bootstrap-signer-clusterinfo";
 
 fn role(namespace: &str, name: &str, rules: &[Value]) -> Value {
     let mut metadata = metadata(name, &[]);
@@ -49,6 +51,7 @@ pub(super) fn roles() -> Vec<Value> {
             "system:controller:bootstrap-signer",
             &[on("", "configmaps", READ), on_named("", "configmaps", "cluster-info", "update")],
         ),
+        role(PUBLIC, CLUSTER_INFO, &[on_named("", "configmaps", "cluster-info", "get")]),
     ]
 }
 
@@ -92,5 +95,6 @@ pub(super) fn bindings() -> Vec<Value> {
             "system:controller:bootstrap-signer",
             &[service_account(SYSTEM, "bootstrap-signer"), manager()],
         ),
+        binding(PUBLIC, CLUSTER_INFO, CLUSTER_INFO, &[user("system:anonymous")]),
     ]
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
+use skep_api::user::UserInfo;
 
 use super::rule;
 
@@ -95,4 +96,42 @@ pub fn compact_rules(rules: &[PolicyRule]) -> Vec<PolicyRule> {
         }
     }
     out
+}
+
+/// Why a user may not hand rules out; `None` when they have all of them.
+pub fn escalation(user: &UserInfo, owned: &[PolicyRule], wanted: &[PolicyRule]) -> Option<String> {
+    let missing = missing_rules(owned, wanted);
+    if missing.is_empty() {
+        return None;
+    }
+    let missing: BTreeSet<String> = compact_rules(&missing).iter().map(describe).collect();
+    let missing: Vec<String> = missing.into_iter().collect();
+    Some(format!(
+        "user {:?} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
+        user.name,
+        quoted(&user.groups),
+        missing.join("\n")
+    ))
+}
+
+/// A rule in a line, without its empty fields.
+fn describe(rule: &PolicyRule) -> String {
+    let verbs = Some(&rule.verbs);
+    let fields = [
+        ("APIGroups", rule.api_groups.as_ref()),
+        ("Resources", rule.resources.as_ref()),
+        ("NonResourceURLs", rule.non_resource_urls.as_ref()),
+        ("ResourceNames", rule.resource_names.as_ref()),
+        ("Verbs", verbs),
+    ];
+    let shown = fields.into_iter().filter_map(|(name, list)| {
+        let list = list.filter(|list| !list.is_empty())?;
+        Some(format!("{name}:{}", quoted(list)))
+    });
+    format!("{{{}}}", shown.collect::<Vec<_>>().join(", "))
+}
+
+fn quoted(list: &[String]) -> String {
+    let quoted: Vec<String> = list.iter().map(|item| format!("{item:?}")).collect();
+    format!("[{}]", quoted.join(" "))
 }
