@@ -170,6 +170,7 @@ pub(crate) async fn start(
     bootstrap::bootstrap(&registry, &cluster).await.context("making what every cluster begins with")?;
     publish_rbac(&registry, &rbac).await.context("reading the roles")?;
     tasks.spawn(follow_rbac(Arc::clone(&registry), rbac, cancel.child_token()));
+    tasks.spawn(api.clone().aggregate(cancel.child_token()));
     tasks.spawn(bootstrap::keep(Arc::clone(&registry), cluster, cancel.child_token()));
     let serving = ServingCertificate::new(pki.server())?;
     let tls = skep_auth::pki::serving_config(Arc::clone(&serving), &plane.security.tls())?;
@@ -245,6 +246,7 @@ fn build(
         kubelets: Some(Kubelets::new(pki.ca_pem(), &kubelet.cert_pem, &kubelet.key_pem)?),
         advertise: Some(address),
         rbac: Some(Arc::clone(rbac)),
+        front_proxy: Some(pki.front_proxy_client().clone()),
         ..Config::new(Arc::clone(registry), authentication, authorization)
     };
     Ok(ApiServer::build(config))

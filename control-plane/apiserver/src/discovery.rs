@@ -17,9 +17,10 @@ use skep_registry::strategy::KindRow;
 
 use crate::negotiate::{self, Clause, Offer};
 use crate::respond::{self, Answer};
+use crate::server::Inner;
 
 /// What is served, as discovery and OpenAPI want it.
-pub static KINDS: LazyLock<Vec<KindInfo>> =
+pub(crate) static KINDS: LazyLock<Vec<KindInfo>> =
     LazyLock::new(|| kinds::TABLE.iter().copied().map(info).collect());
 
 fn info(row: &KindRow) -> KindInfo {
@@ -49,15 +50,18 @@ fn info(row: &KindRow) -> KindInfo {
 }
 
 /// Answers a discovery path; `None` when it is none.
-pub fn handle(path: &str, headers: &HeaderMap, address: &str) -> Option<Result<Answer, ApiError>> {
+pub(crate) fn handle(inner: &Inner, path: &str, headers: &HeaderMap) -> Option<Result<Answer, ApiError>> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match parts.as_slice() {
-        ["api"] => Some(root(headers, true, address)),
-        ["apis"] => Some(root(headers, false, address)),
+        ["api"] => Some(root(inner, headers, true)),
+        ["apis"] => Some(root(inner, headers, false)),
         ["api", version] => {
             discovery::api_resource_list("", version, &KINDS).map(|list| plain(headers, &list))
         }
-        ["apis", group] => discovery::api_group(group, &KINDS).map(|group| plain(headers, &group)),
+        ["apis", group] => {
+            let local = discovery::api_group(group, &KINDS);
+            inner.aggregator.group(group, local).map(|group| plain(headers, &group))
+        }
         ["apis", group, version] if !group.is_empty() => {
             discovery::api_resource_list(group, version, &KINDS).map(|list| plain(headers, &list))
         }
@@ -71,12 +75,12 @@ fn plain(headers: &HeaderMap, value: &Value) -> Result<Answer, ApiError> {
 }
 
 /// `/api` and `/apis`: aggregated if the client can read that.
-fn root(headers: &HeaderMap, core: bool, address: &str) -> Result<Answer, ApiError> {
+fn root(inner: &Inner, headers: &HeaderMap, core: bool) -> Result<Answer, ApiError> {
     let wanted = negotiate::accepted(headers).into_iter().find_map(|clause| aggregated_version(&clause));
     let mut answer = match wanted {
-        Some(version) => aggregated(headers, core, version),
-        None if core => plain(headers, &discovery::api_versions(address))?,
-        None => plain(headers, &discovery::api_group_list(&KINDS))?,
+        Some(version) => aggregated(inner, headers, core, version),
+        None if core => plain(headers, &discovery::api_versions(&inner.address))?,
+        None => plain(headers, &inner.aggregator.group_list(discovery::api_group_list(&KINDS)))?,
     };
     answer.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
     Ok(answer)
@@ -93,8 +97,12 @@ fn aggregated_version(clause: &Clause) -> Option<Aggregated> {
     }
 }
 
-fn aggregated(headers: &HeaderMap, core: bool, version: Aggregated) -> Answer {
-    let body = discovery::aggregated(&KINDS, core, version).to_string();
+fn aggregated(inner: &Inner, headers: &HeaderMap, core: bool, version: Aggregated) -> Answer {
+    let mut document = discovery::aggregated(&KINDS, core, version);
+    if !core {
+        document = inner.aggregator.aggregated(document);
+    }
+    let body = document.to_string();
     cacheable(headers, &version.content_type(), body.into_bytes())
 }
 

@@ -3,8 +3,9 @@
 //! A request runs through `pipeline`; a request to a resource ends in `resources`, which is one
 //! function for all kinds: what differs between them is in the table of kinds.
 
+mod aggregation;
 pub mod bootstrap;
-pub mod discovery;
+mod discovery;
 pub mod gates;
 pub mod health;
 pub mod identity;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Method, Request};
 use rustls::pki_types::CertificateDer;
@@ -97,6 +97,11 @@ async fn answer(
     {
         authorize(inner, &user, info).await?;
     }
+    if let Some(at) = inner.aggregator.serves(&info.path) {
+        let long = info.verb == "watch" || parts.headers.contains_key(UPGRADE);
+        let _place = if long { None } else { Some(inner.limits.enter(info.verb)?) };
+        return inner.aggregator.forward(&at, parts, body, &user, &inner.relay, long).await;
+    }
     let Some(resource) = &info.resource else {
         let _place = inner.limits.enter(info.verb)?;
         return plain(inner, parts, info).await;
@@ -183,10 +188,10 @@ async fn plain(inner: &Arc<Inner>, parts: &Parts, info: &RequestInfo) -> Result<
     if parts.method != Method::GET && parts.method != Method::HEAD {
         return Err(ApiError::no_such_path());
     }
-    if let Some(answer) = discovery::handle(path, &parts.headers, &inner.address) {
+    if let Some(answer) = discovery::handle(inner, path, &parts.headers) {
         return answer;
     }
-    if let Some(answer) = openapi::handle(path, &parts.headers).await {
+    if let Some(answer) = openapi::handle(inner, path, &parts.headers).await {
         return answer;
     }
     if let Some(answer) = tokens::documents(inner.tokens.as_ref(), path) {

@@ -7,10 +7,12 @@
 mod kubelet;
 mod options;
 mod relay;
+mod rewrite;
+mod socket;
 mod target;
 
 use axum::body::Body;
-use http::header::LOCATION;
+use http::header::{LOCATION, UPGRADE};
 use http::{HeaderValue, Method, StatusCode};
 use skep_admission::Notes;
 use skep_api::error::ApiError;
@@ -22,7 +24,8 @@ use crate::resources::Call;
 use crate::respond::{self, Answer};
 
 pub use kubelet::{Error, Kubelets};
-pub(crate) use relay::Relay;
+pub(crate) use relay::{Relay, passed_headers};
+pub(crate) use socket::{Framing, Handshake, is_websocket};
 
 /// Does the subresource lead out of this server?
 pub(crate) fn is_streamed(row: &KindRow, subresource: &str) -> bool {
@@ -53,12 +56,23 @@ pub(crate) async fn handle(call: &Call<'_>, body: Body) -> Result<Answer, ApiErr
         registry.connect(&call.target(), options::options(call), &options).await?;
     }
     if subresource == "proxy" {
-        let Some(rest) = &call.request.rest else { return slash(call) };
+        let reads = matches!(call.method, Method::GET | Method::HEAD);
+        let rest = match &call.request.rest {
+            Some(rest) => rest.as_str(),
+            None if reads && !call.headers.contains_key(UPGRADE) => return slash(call),
+            None => "",
+        };
         let target = target::find(call, rest).await?;
         return target.send(call, body).await;
     }
     if subresource == "log" && !matches!(call.method, Method::GET | Method::HEAD) {
         return Err(ApiError::method_not_supported(&call.row.gvr(), call.method.as_str()));
+    }
+    if subresource == "log" && is_websocket(call.headers) {
+        // The kubelet is asked for plain text; the frames are made here.
+        let handshake = Handshake::new(call.headers, call.extensions, &socket::READER)?;
+        let answer = kubelet::stream(call, body).await?;
+        return Ok(handshake.text_or_bytes(&call.server.relay, answer));
     }
     kubelet::stream(call, body).await
 }

@@ -15,6 +15,7 @@ use skep_registry::{Target, WriteOptions, Written};
 
 use crate::input;
 use crate::negotiate::{self, Form, Offer};
+use crate::proxy::{Framing, Handshake, is_websocket};
 use crate::query::Query;
 use crate::request_info::ResourceRequest;
 use crate::respond::{self, Answer};
@@ -140,14 +141,26 @@ async fn watch(call: &Call<'_>) -> Result<Answer, ApiError> {
         None | Some(0) => rand::rng().random_range(WATCH_SECONDS..2 * WATCH_SECONDS),
         Some(seconds) => seconds.min(24 * 3600),
     };
-    match call.server.registry.watch(&target, &options).await {
+    // Over a WebSocket each event is a message of its own.
+    let socket = if is_websocket(call.headers) {
+        let framing = if framer.is_text() { Framing::Text } else { Framing::Binary };
+        Some(Handshake::any(call.headers, call.extensions, framing)?)
+    } else {
+        None
+    };
+    let answer = match call.server.registry.watch(&target, &options).await {
         Ok(watch) => {
             let cancel = call.server.closing.clone();
-            Ok(watching::stream(watch, framer, Duration::from_secs(timeout), cancel))
+            let chunk = if socket.is_some() { 0 } else { watching::CHUNK };
+            watching::stream(watch, framer, Duration::from_secs(timeout), cancel, chunk)
         }
-        Err(error) if error.reason == Reason::Expired => Ok(watching::failed(&framer, &error)),
-        Err(error) => Err(error),
-    }
+        Err(error) if error.reason == Reason::Expired => watching::failed(&framer, &error),
+        Err(error) => return Err(error),
+    };
+    Ok(match socket {
+        Some(handshake) => handshake.text_or_bytes(&call.server.relay, answer),
+        None => answer,
+    })
 }
 
 async fn create(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {

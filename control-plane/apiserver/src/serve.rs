@@ -113,7 +113,11 @@ impl ApiServer {
         }
         self.close();
         connections.close();
-        if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+        let drained = async {
+            connections.wait().await;
+            self.inner.relay.ended().await;
+        };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
             tracing::warn!(open = connections.len(), "connections were still open when the server closed");
         }
         Ok(())

@@ -9,9 +9,11 @@ use skep_api::error::ApiError;
 use skep_auth::authentication::Chain;
 use skep_auth::authorization::Authorizer;
 use skep_auth::authorization::rbac::Rbac;
+use skep_auth::pki::CertPair;
 use skep_registry::Registry;
 use tokio_util::sync::CancellationToken;
 
+use crate::aggregation::Aggregator;
 use crate::health::Check;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -42,6 +44,8 @@ pub struct Config {
     pub advertise: Option<SocketAddr>,
     /// Further conditions of readiness, by name.
     pub checks: Vec<Check>,
+    /// Who this server is to extension servers; without it they can't believe whom it speaks for.
+    pub front_proxy: Option<CertPair>,
 }
 
 impl Config {
@@ -58,6 +62,7 @@ impl Config {
             max_writes: 200,
             advertise: None,
             checks: Vec::new(),
+            front_proxy: None,
         }
     }
 }
@@ -75,6 +80,7 @@ pub(crate) struct Inner {
     pub(crate) address: String,
     pub(crate) checks: Vec<Check>,
     pub(crate) relay: Relay,
+    pub(crate) aggregator: Aggregator,
     /// Cancelled when the server begins to close: long streams end.
     pub(crate) closing: CancellationToken,
 }
@@ -90,6 +96,7 @@ impl ApiServer {
     pub fn build(config: Config) -> Self {
         let metrics = Metrics::new();
         let closing = CancellationToken::new();
+        let aggregator = Aggregator::new(config.registry.clone(), config.front_proxy);
         Self {
             inner: Arc::new(Inner {
                 registry: config.registry,
@@ -103,6 +110,7 @@ impl ApiServer {
                 address: config.advertise.map(|address| address.to_string()).unwrap_or_default(),
                 checks: config.checks,
                 relay: Relay::new(closing.clone()),
+                aggregator,
                 closing,
             }),
         }
@@ -112,6 +120,12 @@ impl ApiServer {
     /// [`skep_api::user::UserInfo`] as an extension is that user's.
     pub fn router(&self) -> Router {
         Router::new().fallback(dispatch).with_state(self.inner.clone())
+    }
+
+    /// Keeps API aggregation going until cancelled: registers what is served here, and looks after the
+    /// extension servers.
+    pub async fn aggregate(self, cancel: CancellationToken) {
+        self.inner.aggregator.run(cancel).await;
     }
 
     /// The registry behind it.

@@ -22,7 +22,7 @@ use crate::respond::{Answer, encode, kind_of};
 use crate::shapes;
 
 /// Frames are sent together up to this size.
-const CHUNK: usize = 64 * 1024;
+pub(crate) const CHUNK: usize = 64 * 1024;
 
 /// Turns items into frames.
 pub(crate) struct Framer {
@@ -37,6 +37,11 @@ impl Framer {
     /// Frames of one kind in one form.
     pub(crate) fn new(form: Form, row: &'static KindRow, include: IncludeObject) -> Self {
         Self { form, row, include, headed: false }
+    }
+
+    /// Are its frames text?
+    pub(crate) fn is_text(&self) -> bool {
+        self.form.encoding != Encoding::Protobuf
     }
 
     fn content_type(&self) -> &'static str {
@@ -133,10 +138,17 @@ struct State {
 }
 
 /// The stream of a watch. It ends at its timeout, when the watcher was too slow, or with the server.
-pub(crate) fn stream(watch: Watch, framer: Framer, timeout: Duration, cancel: CancellationToken) -> Answer {
+/// `chunk`: events are sent together up to this size; 0 sends each by itself.
+pub(crate) fn stream(
+    watch: Watch,
+    framer: Framer,
+    timeout: Duration,
+    cancel: CancellationToken,
+    chunk: usize,
+) -> Answer {
     let content_type = framer.content_type();
     let state = State { watch, framer, deadline: Instant::now() + timeout, cancel };
-    let frames = stream::unfold(state, |mut state| async move {
+    let frames = stream::unfold(state, move |mut state| async move {
         let item = tokio::select! {
             // Cancel safe: each takes what it returns in one step.
             biased;
@@ -147,13 +159,13 @@ pub(crate) fn stream(watch: Watch, framer: Framer, timeout: Duration, cancel: Ca
         let first = state.framer.frame(&item);
         let mut size = first.len();
         let mut more = Vec::new();
-        while size < CHUNK {
+        while size < chunk {
             let Some(item) = state.watch.try_next() else { break };
             let frame = state.framer.frame(&item);
             size += frame.len();
             more.push(frame);
         }
-        let chunk = if more.is_empty() {
+        let frames = if more.is_empty() {
             first
         } else {
             let mut joined = BytesMut::with_capacity(size);
@@ -161,7 +173,7 @@ pub(crate) fn stream(watch: Watch, framer: Framer, timeout: Duration, cancel: Ca
             more.iter().for_each(|frame| joined.extend_from_slice(frame));
             joined.freeze()
         };
-        Some((Ok::<_, Infallible>(chunk), state))
+        Some((Ok::<_, Infallible>(frames), state))
     });
     let mut answer = Response::new(Body::from_stream(frames));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -1,5 +1,7 @@
 //! The API server in process, and under real kubectl where there is one.
 
+mod aggregation;
+mod extension;
 mod forms;
 mod kubectl;
 mod refusals;

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::relay::{self, CONNECT};
+use super::relay::{self, CONNECT, Outgoing};
 use crate::resources::Call;
 use crate::respond::Answer;
 
@@ -104,7 +104,8 @@ pub(super) async fn stream(call: &Call<'_>, body: Body) -> Result<Answer, ApiErr
     let (host, port) = address(call, node).await?;
     let kubelets = kubelets(call)?;
     let stream = kubelets.connect(&host, port).await?;
-    relay::pass(call, body, stream, &format!("{host}:{port}"), &path).await
+    let outgoing = Outgoing { path: &path, host: &format!("{host}:{port}"), more: Vec::new() };
+    relay::pass(call, body, stream, outgoing).await
 }
 
 /// The way to kubelets, if this server has one.

@@ -1,6 +1,13 @@
 //! Who is behind `/proxy`: a pod, an endpoint of a service, or a node.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use axum::body::Body;
+use http::header::HOST;
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue};
+use rustls::pki_types::ServerName;
 use serde_json::Value;
 use skep_api::error::ApiError;
 use skep_api::object::ObjectExt;
@@ -9,9 +16,13 @@ use skep_api::selector::LabelSelector;
 use skep_registry::Target;
 use skep_registry::cache::Filter;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::kubelet::{address, kubelets};
-use super::relay::{self, CONNECT};
+use super::relay::{self, CONNECT, Outgoing};
+use super::rewrite::Rewriter;
+use crate::aggregation::trust;
 use crate::resources::Call;
 use crate::respond::Answer;
 
@@ -20,6 +31,8 @@ pub(super) struct Other {
     host: String,
     port: u16,
     tls: bool,
+    /// It is a kubelet: there the certificate counts.
+    kubelet: bool,
     path: String,
 }
 
@@ -46,8 +59,13 @@ pub(super) async fn find(call: &Call<'_>, rest: &str) -> Result<Other, ApiError>
     let target = Target { name: name.to_owned(), subresource: String::new(), ..call.target() };
     match call.row.plural {
         "nodes" => {
-            let (host, port) = address(call, name).await?;
-            Ok(Other { host, port, tls: true, path })
+            let (host, kubelet) = address(call, name).await?;
+            let asked = if port.is_empty() { kubelet } else { port.parse().map_err(|_| malformed())? };
+            if asked == kubelet {
+                return Ok(Other { host, port: kubelet, tls: true, kubelet: true, path });
+            }
+            proxyable(&host)?;
+            Ok(Other { host, port: asked, tls, kubelet: false, path })
         }
         "pods" => {
             let pod = call.server.registry.get(&target, None).await?;
@@ -56,7 +74,8 @@ pub(super) async fn find(call: &Call<'_>, rest: &str) -> Result<Other, ApiError>
             if host.is_empty() {
                 return Err(ApiError::service_unavailable(format!("pod {name:?} has no address yet")));
             }
-            Ok(Other { host, port, tls, path })
+            proxyable(&host)?;
+            Ok(Other { host, port, tls, kubelet: false, path })
         }
         _ => {
             let service = call.server.registry.get(&target, None).await?;
@@ -64,9 +83,19 @@ pub(super) async fn find(call: &Call<'_>, rest: &str) -> Result<Other, ApiError>
                 || ApiError::service_unavailable(format!("no endpoints available for service {name:?}"));
             let port_name = service_port(&service.value, port).ok_or_else(none)?;
             let (host, port) = endpoint(call, &target, &port_name).await?.ok_or_else(none)?;
-            Ok(Other { host, port, tls, path })
+            Ok(Other { host, port, tls, kubelet: false, path })
         }
     }
+}
+
+/// What a status may say must not lead to this machine's own services.
+fn proxyable(host: &str) -> Result<(), ApiError> {
+    let local = match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified(),
+        Ok(IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified(),
+        Err(_) => host == "localhost",
+    };
+    if local { Err(ApiError::bad_request("address not allowed")) } else { Ok(()) }
 }
 
 fn pod_port(pod: &Value, port: &str) -> Option<u16> {
@@ -129,24 +158,67 @@ async fn endpoint(
 impl Other {
     /// Passes the request on.
     pub(super) async fn send(&self, call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
-        let host = if self.host.contains(':') {
+        let address = if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {
             format!("{}:{}", self.host, self.port)
         };
-        if self.tls {
+        // The other end sees the host that the client asked for, and so links to it.
+        let asked = call.headers.get(HOST).and_then(|value| value.to_str().ok());
+        let host = asked.or_else(|| call.uri.authority().map(Authority::as_str)).unwrap_or(&address);
+        let outgoing = || Outgoing { path: &self.path, host, more: forwarded(call) };
+        let answer = if self.kubelet {
             let stream = kubelets(call)?.connect(&self.host, self.port).await?;
-            return relay::pass(call, body, stream, &host, &self.path).await;
-        }
-        let connect = TcpStream::connect((self.host.as_str(), self.port));
-        let failed = |error: &dyn std::fmt::Display| {
-            ApiError::service_unavailable(format!("error trying to reach service: {error}"))
+            relay::pass(call, body, stream, outgoing()).await?
+        } else {
+            let stream = self.connect().await?;
+            if self.tls {
+                let stream = self.handshake(stream).await?;
+                relay::pass(call, body, stream, outgoing()).await?
+            } else {
+                relay::pass(call, body, stream, outgoing()).await?
+            }
         };
-        let stream = match tokio::time::timeout(CONNECT, connect).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(failed(&error)),
-            Err(_) => return Err(failed(&"timed out")),
-        };
-        relay::pass(call, body, stream, &host, &self.path).await
+        let hosts = vec![address.clone(), host.to_owned()];
+        let rewriter = Rewriter { prefix: prefix(call).to_owned(), hosts };
+        Ok(rewriter.answer(answer).await)
     }
+
+    async fn connect(&self) -> Result<TcpStream, ApiError> {
+        let connect = TcpStream::connect((self.host.as_str(), self.port));
+        match tokio::time::timeout(CONNECT, connect).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(unreachable(&error)),
+            Err(_) => Err(unreachable(&"timed out")),
+        }
+    }
+
+    /// TLS with whatever certificate a pod shows: nothing says which would be right.
+    async fn handshake(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, ApiError> {
+        let config = trust::anybody().map_err(|error| unreachable(&error))?;
+        let name = ServerName::try_from(self.host.clone()).map_err(|error| unreachable(&error))?;
+        let connect = TlsConnector::from(Arc::new(config)).connect(name, stream);
+        match tokio::time::timeout(CONNECT, connect).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(unreachable(&error)),
+            Err(_) => Err(unreachable(&"timed out")),
+        }
+    }
+}
+
+fn unreachable(error: &dyn std::fmt::Display) -> ApiError {
+    ApiError::service_unavailable(format!("error trying to reach service: {error}"))
+}
+
+/// The path of the proxy itself.
+fn prefix<'a>(call: &Call<'a>) -> &'a str {
+    let path = call.uri.path();
+    let rest = call.request.rest.as_deref().unwrap_or_default();
+    path.strip_suffix(rest).unwrap_or(path).trim_end_matches('/')
+}
+
+/// What tells the other end how it was reached.
+fn forwarded(call: &Call<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let uri = HeaderValue::from_str(call.uri.path());
+    uri.into_iter().map(|uri| (HeaderName::from_static("x-forwarded-uri"), uri)).collect()
 }

@@ -171,6 +171,11 @@ impl Strategy for Definition {
 struct ApiService;
 
 impl Strategy for ApiService {
+    /// `v1.`, of the group without a name, is no subdomain.
+    fn name_grammar(&self) -> fn(&str) -> Vec<String> {
+        names::path_segment
+    }
+
     fn default(&self, object: &mut Value) {
         if object.at(&["spec", "service"]).is_some() {
             default_to(object, &["spec", "service", "port"], 443);
@@ -187,6 +192,9 @@ impl Strategy for ApiService {
                 name.invalid(format!("must be `spec.version+\".\"+spec.group`: {wanted:?}"));
             }
             group.named(names::dns1123_subdomain);
+            if group.is_empty() && version.text() != "v1" {
+                group.required("only v1 may have an empty group and it better be legacy kube");
+            }
             version.require_named(names::dns1035_label);
             let priority = spec.child("groupPriorityMinimum");
             if !priority.int().is_some_and(|p| (1..=20000).contains(&p)) {
