@@ -5,6 +5,7 @@ mod conformance;
 mod debs;
 mod deps;
 mod ebpf;
+mod fuzz;
 mod images;
 mod kubectl;
 mod nextest;
@@ -63,6 +64,14 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Fuzz one target of tests/fuzz with libFuzzer.
+    Fuzz {
+        /// Its name: json, yaml, protobuf, apply, ... (tests/fuzz/src/lib.rs).
+        target: String,
+        /// For how long.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Write tests/conformance/README.md: which test holds which behaviour of the conformance list.
     Conformance,
     /// Check what rustc does not: formatting, lints, module docs, file sizes, dependency direction.
@@ -78,6 +87,7 @@ fn main() -> ExitCode {
         Task::Up { options } => run::up(&options),
         Task::Test { filter } => run::test(&filter),
         Task::Bench { name, options } => run::bench(&name, &options),
+        Task::Fuzz { target, seconds } => fuzz::fuzz(&target, seconds),
         Task::Conformance => conformance::write(),
         Task::Tidy => tidy::tidy(),
     };

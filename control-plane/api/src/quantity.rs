@@ -10,8 +10,9 @@ use std::str::FromStr;
 
 const NANO: i128 = 1_000_000_000;
 const CAP: i128 = i64::MAX as i128 * NANO;
-/// Significant digits read exactly; more of them only round up. 19 hold every capped value.
-const DIGITS: usize = 19;
+/// Significant digits read exactly; more of them only round up. 28 hold every capped value to a
+/// billionth; before a binary suffix 19 do, and leave room for its factor.
+const DIGITS: [usize; 2] = [28, 19];
 const MAX_TEXT: usize = 128;
 
 /// How a quantity is written.
@@ -187,7 +188,7 @@ impl FromStr for Quantity {
 
         let digits = format!("{whole}{fraction}");
         let digits = digits.trim_start_matches('0');
-        let kept = &digits[..digits.len().min(DIGITS)];
+        let kept = &digits[..digits.len().min(DIGITS[usize::from(kibis > 0)])];
         let dropped = &digits[kept.len()..];
         let sticky = dropped.bytes().any(|b| b != b'0');
         let mantissa: u128 =
