@@ -133,6 +133,7 @@ async fn load_data_plane(config: &AgentConfig) -> Result<Option<Arc<DataPlane>>,
         pin_dir: config.pin_dir.clone(),
         cgroup: config.cgroup.as_ref().map(|c| Path::new(c.trim_matches('/')).to_path_buf()),
         map_sizes: Default::default(),
+        pods_only: false,
     };
     // Loading compiles for the kernel: hundreds of milliseconds of CPU.
     let loaded = tokio::task::spawn_blocking(move || DataPlane::load(options))
@@ -210,7 +211,8 @@ fn spawn_proxy(
     let proxy = ProxyConfig {
         node_name: config.node_name.clone(),
         node_addresses: config.node_ips.clone(),
-        data_plane,
+        mode: skep_service_proxy::ProxyMode::Ebpf,
+        data_plane: Some(data_plane),
         // The pod network follows the uplinks itself.
         attach_uplinks: false,
         // Service addresses too: one that nobody serves must be refused by its route, not sent away.
@@ -220,7 +222,12 @@ fn spawn_proxy(
             .chain(&config.service_cidrs)
             .map(parse)
             .collect::<Result<_, _>>()?,
+        cluster_cidrs: config.cluster_cidrs.iter().map(parse).collect::<Result<_, _>>()?,
+        service_cidrs: config.service_cidrs.iter().map(parse).collect::<Result<_, _>>()?,
         netns_dir: config.run_dir.join("netns"),
+        record: Some(config.state_dir.join("proxy.json")),
+        serve: skep_service_proxy::serve::ServeOptions::usual(),
+        settled: watch::Sender::new(None),
         metrics: metrics.proxy.clone(),
     };
     let (client, cancel) = (config.client.clone(), cancel.clone());

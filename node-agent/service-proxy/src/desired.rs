@@ -66,6 +66,17 @@ pub struct ServiceTables {
     pub sets: BTreeMap<SetName, DesiredSet>,
     /// Allowed sources of a set.
     pub ranges: BTreeSet<(SetName, IpNet)>,
+    /// What a load balancer in front asks for.
+    pub health: Option<HealthCheck>,
+}
+
+/// A service's health check: balancers in front send only to nodes that have endpoints.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HealthCheck {
+    /// The port on the node.
+    pub port: u16,
+    /// How many endpoints of this node are ready.
+    pub local_endpoints: usize,
 }
 
 /// The tables of a service; empty for one that is not ours or has no address.
@@ -81,6 +92,7 @@ pub fn service_tables(service: &Service, slices: &[Arc<EndpointSlice>], node: &N
         namespace: service.metadata.namespace.clone().unwrap_or_default(),
         name: service.metadata.name.clone().unwrap_or_default(),
     };
+    tables.health = health_check(spec, slices, &node.name);
     let frontends = addresses(service, spec, node);
     for port in spec.ports.iter().flatten() {
         let Some(protocol) = protocol_number(port.protocol.as_deref()) else { continue };
@@ -94,6 +106,28 @@ pub fn service_tables(service: &Service, slices: &[Arc<EndpointSlice>], node: &N
         }
     }
     tables
+}
+
+fn health_check(spec: &ServiceSpec, slices: &[Arc<EndpointSlice>], node: &str) -> Option<HealthCheck> {
+    let port =
+        spec.health_check_node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)?;
+    if spec.type_.as_deref() != Some("LoadBalancer")
+        || spec.external_traffic_policy.as_deref() != Some("Local")
+    {
+        return None;
+    }
+    // Endpoints that end must fail the check while they still serve, so that balancers turn away in time.
+    let ready: BTreeSet<&String> = slices
+        .iter()
+        .flat_map(|slice| slice.endpoints.iter().flatten())
+        .filter(|endpoint| endpoint.node_name.as_deref() == Some(node))
+        .filter(|endpoint| {
+            let conditions = endpoint.conditions.as_ref();
+            conditions.and_then(|conditions| conditions.ready).unwrap_or(true)
+        })
+        .filter_map(|endpoint| endpoint.addresses.first())
+        .collect();
+    Some(HealthCheck { port, local_endpoints: ready.len() })
 }
 
 /// An address a service is dialled at.

@@ -14,11 +14,19 @@ pub struct PolicyLabels {
     pub traffic_policy: &'static str,
 }
 
+/// How a health check was answered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CodeLabels {
+    /// The status.
+    pub code: u16,
+}
+
 /// The metrics; cheap to clone, all clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     pub(crate) sync_seconds: Histogram,
     pub(crate) full_sync_seconds: Histogram,
+    pub(crate) partial_sync_seconds: Histogram,
     pub(crate) programming_seconds: Histogram,
     pub(crate) last_sync: Gauge,
     pub(crate) last_queued: Gauge,
@@ -27,6 +35,12 @@ pub struct Metrics {
     pub(crate) service_changes: Counter,
     pub(crate) service_changes_pending: Gauge,
     pub(crate) no_local_endpoints: Family<PolicyLabels, Gauge>,
+    pub(crate) rule_failures: Counter,
+    pub(crate) partial_failures: Counter,
+    pub(crate) cleanup_failures: Counter,
+    pub(crate) conntrack_deleted: Counter,
+    pub(crate) healthz: Family<CodeLabels, Counter>,
+    pub(crate) livez: Family<CodeLabels, Counter>,
     pub(crate) failures: Counter,
     pub(crate) writes: Counter,
     pub(crate) destroyed_sockets: Counter,
@@ -50,6 +64,7 @@ impl Default for Metrics {
         Self {
             sync_seconds: Histogram::new(sync_buckets()),
             full_sync_seconds: Histogram::new(sync_buckets()),
+            partial_sync_seconds: Histogram::new(sync_buckets()),
             programming_seconds: Histogram::new(programming_buckets()),
             last_sync: Gauge::default(),
             last_queued: Gauge::default(),
@@ -58,6 +73,12 @@ impl Default for Metrics {
             service_changes: Counter::default(),
             service_changes_pending: Gauge::default(),
             no_local_endpoints: Family::default(),
+            rule_failures: Counter::default(),
+            partial_failures: Counter::default(),
+            cleanup_failures: Counter::default(),
+            conntrack_deleted: Counter::default(),
+            healthz: Family::default(),
+            livez: Family::default(),
             failures: Counter::default(),
             writes: Counter::default(),
             destroyed_sockets: Counter::default(),
@@ -117,6 +138,33 @@ impl Metrics {
             "Ports that a local traffic policy leaves without endpoints",
             self.no_local_endpoints.clone(),
         );
+        kube.register(
+            "sync_partial_proxy_rules_duration_seconds",
+            "Time of writing a change of rules",
+            self.partial_sync_seconds.clone(),
+        );
+        kube.register(
+            "conntrack_reconciler_deleted_entries",
+            "Stale entries of connections that were deleted",
+            self.conntrack_deleted.clone(),
+        );
+        kube.register("proxy_healthz", "Answers of /healthz by status", self.healthz.clone());
+        kube.register("proxy_livez", "Answers of /livez by status", self.livez.clone());
+        for (name, help, counter) in [
+            (
+                "sync_proxy_rules_nftables_cleanup_failures",
+                "Unused chains that stayed",
+                &self.cleanup_failures,
+            ),
+            ("sync_proxy_rules_failures", "Failures to write all rules", &self.rule_failures),
+            (
+                "sync_proxy_rules_partial_failures",
+                "Failures to write a change of rules",
+                &self.partial_failures,
+            ),
+        ] {
+            kube.register(name, help, counter.clone());
+        }
         let own = registry.sub_registry_with_prefix("skep_proxy");
         own.register(
             "sync_failures",

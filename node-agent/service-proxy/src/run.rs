@@ -1,7 +1,6 @@
 //! The task that keeps the maps as they should be.
 
 mod dirty;
-mod uplinks;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,21 +9,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use skep_client::events::{EventType, Recorder};
 use skep_client::{Client, Informer, ListParams, Store};
 use skep_ebpf_loader::DataPlane;
-use skep_ebpf_loader::tables::Change;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::addresses::node_addresses;
+use crate::backend::{self, Backend};
 use crate::desired::{NodeView, ServiceTables, service_tables};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metrics::{Metrics, PolicyLabels};
+use crate::mode::ProxyMode;
 use crate::names::{Scope, ServiceName};
-use crate::reconcile::Reconciler;
+use crate::serve::{self, Health, HealthChecks, ServeOptions};
 use dirty::Dirty;
 
 /// The label that names a slice's service.
@@ -37,8 +39,6 @@ const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 /// The first and the longest pause after a failure.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
-/// Writes before other tasks get their turn.
-const WRITES_A_TURN: usize = 512;
 
 /// What the proxy needs.
 #[derive(Clone, Debug)]
@@ -48,14 +48,26 @@ pub struct ProxyConfig {
     /// The node's addresses, the preferred one of each family first. Node ports are served there, on loopback, and
     /// on every other address of the node's interfaces; translated packets take the preferred one as their source.
     pub node_addresses: Vec<IpAddr>,
-    /// The data plane.
-    pub data_plane: Arc<DataPlane>,
+    /// Who translates.
+    pub mode: ProxyMode,
+    /// The data plane; without one the mode must be one of rules.
+    pub data_plane: Option<Arc<DataPlane>>,
     /// Whether to attach the uplink programs to every interface with an address of the node.
     pub attach_uplinks: bool,
     /// Networks that pods reach under their own address; empty: no masquerading at all.
     pub keep_source: Vec<IpNet>,
+    /// The cluster's pods: by rules, what comes from them keeps its source.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// The cluster IPs: by rules, those that no service has are not sent on.
+    pub service_cidrs: Vec<IpNet>,
     /// The folder with the pods' network namespaces, where sockets to gone backends are looked for.
     pub netns_dir: PathBuf,
+    /// The file that says in which mode this node was left; none: every start looks for all.
+    pub record: Option<PathBuf>,
+    /// Where health and metrics are served.
+    pub serve: ServeOptions,
+    /// Told the mode once it serves everything and the others are gone.
+    pub settled: watch::Sender<Option<ProxyMode>>,
     /// Counted into.
     pub metrics: Metrics,
 }
@@ -70,8 +82,16 @@ pub async fn run(client: Client, config: ProxyConfig, cancel: CancellationToken)
     // Whatever way this ends, the informers end too.
     let _stop = child.clone().drop_guard();
     let sources = Sources::start(&client, &config, &tracker, &child);
+    let recorder = Recorder::spawn(client.clone(), "kube-proxy", &config.node_name, &tracker, child.clone());
+    let health = Health::new(sources.nodes.clone(), &config.node_name);
+    serve::spawn(&config, &health, &recorder, &tracker, &child);
+    let checks = HealthChecks::new(health.clone(), recorder.clone(), tracker.clone(), child.clone());
+    let proxy = Proxy::new(config, sources, health, recorder, checks).await;
+    let result = match proxy {
+        Ok(proxy) => proxy.run(&cancel).await,
+        Err(error) => Err(error),
+    };
     tracker.close();
-    let result = Proxy::new(config, sources)?.run(&cancel).await;
     child.cancel();
     tracker.wait().await;
     result
@@ -158,23 +178,27 @@ fn zone(node: Option<&Node>) -> Option<String> {
 struct Proxy {
     config: ProxyConfig,
     sources: Sources,
-    reconciler: Reconciler,
+    backend: Backend,
     node: NodeView,
-    /// Whether what nobody claims has been removed once since the start.
-    pruned: bool,
+    /// Whether other modes have been removed since the start.
+    settled: bool,
     pause: Duration,
+    health: Health,
+    recorder: Recorder,
+    checks: HealthChecks,
 }
 
 impl Proxy {
-    fn new(config: ProxyConfig, sources: Sources) -> Result<Self> {
-        let reconciler = Reconciler::restore(config.data_plane.services().read()?, Instant::now());
-        if !config.keep_source.is_empty() {
-            let networks: Vec<(IpAddr, u8)> =
-                config.keep_source.iter().map(|network| (network.network(), network.prefix_len())).collect();
-            config.data_plane.set_masquerade(&networks)?;
-        }
+    async fn new(
+        config: ProxyConfig,
+        sources: Sources,
+        health: Health,
+        recorder: Recorder,
+        checks: HealthChecks,
+    ) -> Result<Self> {
+        let backend = Backend::new(&config).await?;
         let node = NodeView { name: config.node_name.clone(), ..NodeView::default() };
-        Ok(Self { config, sources, reconciler, node, pruned: false, pause: RETRY.0 })
+        Ok(Self { config, sources, backend, node, settled: false, pause: RETRY.0, health, recorder, checks })
     }
 
     async fn run(mut self, cancel: &CancellationToken) -> Result<()> {
@@ -187,17 +211,17 @@ impl Proxy {
         loop {
             // Cancel-safe: the notice is kept when it is not awaited, a tick that is missed comes again, and work is
             // done outside the select.
-            let done = tokio::select! {
+            let ticked = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Ok(()),
-                () = self.sources.dirty.wait() => self.sync().await,
-                _ = housekeeping.tick() => self.keep_house(),
+                () = self.sources.dirty.wait() => false,
+                _ = housekeeping.tick() => true,
             };
+            let done = if ticked { self.keep_house().await } else { self.sync().await };
             match done {
                 Ok(()) => self.pause = RETRY.0,
                 Err(error) => {
-                    self.config.metrics.failures.inc();
-                    tracing::warn!(error = &error as &dyn std::error::Error, pause = ?self.pause, "service maps: trying again");
+                    self.tell(&error);
                     if cancel.run_until_cancelled(tokio::time::sleep(self.pause)).await.is_none() {
                         return Ok(());
                     }
@@ -207,13 +231,29 @@ impl Proxy {
         }
     }
 
-    /// Brings the changed services into the maps; what fails is changed again.
+    fn tell(&self, error: &Error) {
+        self.config.metrics.failures.inc();
+        tracing::warn!(
+            error = error as &dyn std::error::Error,
+            pause = ?self.pause,
+            "services are not as they should be: trying again"
+        );
+        let message =
+            format!("cannot bring services into the kernel ({}): {}", self.config.mode, error.chain());
+        let node = ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(self.config.node_name.clone()),
+            uid: Some(self.config.node_name.clone()),
+            ..ObjectReference::default()
+        };
+        self.recorder.event(&node, EventType::Warning, "FailedToSyncServices", &message);
+    }
+
+    /// Brings the changed services into the kernel; what fails is changed again.
     async fn sync(&mut self) -> Result<()> {
         let started = Instant::now();
         let work = self.sources.dirty.take();
-        if work.all {
-            self.look_at_node()?;
-        }
+        self.health.queued();
         let result = self.sync_services(&work).await;
         let metrics = &self.config.metrics;
         match &result {
@@ -231,8 +271,9 @@ impl Proxy {
                 metrics.last_sync.set(now.as_second());
                 metrics.endpoint_changes_pending.set(0);
                 metrics.service_changes_pending.set(0);
-                metrics.services.set(self.reconciler.services().count() as i64);
-                metrics.backends.set(self.reconciler.model().backends.len() as i64);
+                metrics.services.set(self.backend.services().len() as i64);
+                metrics.backends.set(self.backend.backends() as i64);
+                self.health.updated();
             }
             Err(_) => self.sources.dirty.give_back(work),
         }
@@ -240,29 +281,35 @@ impl Proxy {
     }
 
     async fn sync_services(&mut self, work: &dirty::Work) -> Result<()> {
+        if work.all {
+            self.look_at_node()?;
+        }
         let mut wanted: BTreeMap<ServiceName, Option<ServiceTables>> =
             work.names.keys().map(|name| (name.clone(), self.tables_of(name))).collect();
         if work.all {
-            let known: Vec<ServiceName> = self.reconciler.services().cloned().collect();
             let listed = self.sources.services.list();
-            for name in listed.iter().map(|service| service_name(service)).chain(known) {
+            for name in listed.iter().map(|service| service_name(service)).chain(self.backend.services()) {
                 wanted.entry(name).or_insert_with_key(|name| self.tables_of(name));
             }
             self.count_without_local(&wanted);
         }
-        while !wanted.is_empty() {
-            let plan = self.reconciler.plan(wanted);
-            for (service, why) in &plan.contested {
-                tracing::warn!(%service, why, "frontend refused");
-            }
-            self.apply(&plan.changes).await?;
-            self.destroy(plan.gone).await;
-            wanted = plan.again.into_iter().map(|name| (name.clone(), self.tables_of(&name))).collect();
+        for (name, tables) in &wanted {
+            self.checks.set(name, tables.as_ref().and_then(|tables| tables.health));
         }
-        if work.all && !self.pruned {
-            let leftovers = self.reconciler.prune();
-            self.apply(&leftovers).await?;
-            self.pruned = true;
+        while !wanted.is_empty() || work.all {
+            let again = self.backend.sync(wanted).await?;
+            wanted = again.into_iter().map(|name| (name.clone(), self.tables_of(&name))).collect();
+            if wanted.is_empty() {
+                break;
+            }
+        }
+        if work.all {
+            self.backend.all_synced().await?;
+            if !self.settled {
+                backend::settle(&self.config).await?;
+                self.config.settled.send_replace(Some(self.config.mode));
+                self.settled = true;
+            }
         }
         Ok(())
     }
@@ -272,67 +319,19 @@ impl Proxy {
         Some(service_tables(&service, &self.sources.slices.indexed(&name.to_string()), &self.node))
     }
 
-    async fn apply(&mut self, changes: &[Change]) -> Result<()> {
-        for chunk in changes.chunks(WRITES_A_TURN) {
-            let now = Instant::now();
-            for change in chunk {
-                self.config.data_plane.services().apply(change)?;
-                self.reconciler.applied(change, now);
-                self.config.metrics.writes.inc();
-            }
-            tokio::task::yield_now().await;
-        }
-        Ok(())
-    }
-
-    async fn destroy(&self, gone: Vec<skep_ebpf_loader::sockets::Gone>) {
-        if gone.is_empty() {
-            return;
-        }
-        let (plane, folder) = (Arc::clone(&self.config.data_plane), self.config.netns_dir.clone());
-        let visit = tokio::task::spawn_blocking(move || plane.destroy_sockets(&gone, &namespaces(&folder)));
-        match visit.await {
-            Ok(destroyed) => {
-                self.config.metrics.destroyed_sockets.inc_by(destroyed.sockets as u64);
-                for error in &destroyed.failures {
-                    // The namespace went with its pod, most often; its sockets went with it.
-                    tracing::debug!(
-                        error = error as &dyn std::error::Error,
-                        "looking for sockets of gone backends"
-                    );
-                }
-            }
-            Err(error) => tracing::error!(%error, "the search for sockets of gone backends broke off"),
-        }
-    }
-
-    fn keep_house(&mut self) -> Result<()> {
-        let now = Instant::now();
-        for change in self.reconciler.expire(now) {
-            self.config.data_plane.services().apply(&change)?;
-            self.reconciler.applied(&change, now);
-        }
-        self.config.data_plane.collect_flows()?;
-        if node_addresses(&self.config.node_addresses)? != self.known_addresses() {
+    async fn keep_house(&mut self) -> Result<()> {
+        let intact = self.backend.keep_house().await?;
+        if !intact || node_addresses(&self.config.node_addresses)? != self.node.node_port_addresses {
             self.sources.dirty.add_all();
         }
         Ok(())
     }
 
-    fn known_addresses(&self) -> Vec<IpAddr> {
-        self.node.node_port_addresses.clone()
-    }
-
     fn look_at_node(&mut self) -> Result<()> {
         let addresses = node_addresses(&self.config.node_addresses)?;
-        self.config.data_plane.set_node_addresses(&addresses)?;
+        self.backend.set_addresses(&self.config, &addresses)?;
         self.node.node_port_addresses = addresses;
         self.node.zone = zone(self.sources.nodes.get("", &self.config.node_name).as_deref());
-        if self.config.attach_uplinks {
-            for ifindex in uplinks::find()? {
-                self.config.data_plane.attach_uplink(ifindex)?;
-            }
-        }
         Ok(())
     }
 
@@ -353,17 +352,6 @@ impl Proxy {
         }
         for (traffic_policy, count) in ["internal", "external"].into_iter().zip(counts) {
             self.config.metrics.no_local_endpoints.get_or_create(&PolicyLabels { traffic_policy }).set(count);
-        }
-    }
-}
-
-/// The pods' namespaces there are now; the folder is made by the first pod.
-fn namespaces(folder: &std::path::Path) -> Vec<PathBuf> {
-    match std::fs::read_dir(folder) {
-        Ok(entries) => entries.filter_map(std::result::Result::ok).map(|entry| entry.path()).collect(),
-        Err(error) => {
-            tracing::debug!(folder = %folder.display(), %error, "no network namespaces of pods");
-            Vec::new()
         }
     }
 }

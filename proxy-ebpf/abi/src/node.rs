@@ -48,6 +48,8 @@ plain!(NodeConfig, 72);
 pub mod flags {
     /// Pods' packets that leave the cluster get the node's address.
     pub const MASQUERADE: u32 = 1;
+    /// Services are the packet filter's: no packet of a pod may take a way that avoids the host's stack.
+    pub const STACK: u32 = 2;
 }
 
 /// Ports below the node ports and below the range from which local sockets take theirs, so that a translated flow

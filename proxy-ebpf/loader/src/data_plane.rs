@@ -18,7 +18,7 @@ use crate::programs::{COLLECT, Programs};
 use crate::service_maps::{KernelServiceMaps, Prefix};
 use crate::sockets::{self, Destroyed, Gone};
 use crate::sys;
-use crate::tables::ServiceMaps;
+use crate::tables::{Change, ServiceMaps};
 
 /// How to load.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +30,9 @@ pub struct LoadOptions {
     pub cgroup: Option<PathBuf>,
     /// Sizes of maps other than the built-in ones. A pinned map keeps its size.
     pub map_sizes: BTreeMap<String, u32>,
+    /// Leave services to someone else: the socket programs are not attached. What is pinned stays as it is until
+    /// [`DataPlane::leave_services`].
+    pub pods_only: bool,
 }
 
 /// A pod's place on this node.
@@ -72,7 +75,7 @@ impl DataPlane {
     /// # Errors
     /// When the build has no object, there is no cgroup v2, or the kernel refuses.
     pub fn load(options: LoadOptions) -> Result<Self> {
-        let LoadOptions { pin_dir, cgroup, map_sizes } = options;
+        let LoadOptions { pin_dir, cgroup, map_sizes, pods_only } = options;
         let pins = Pins { root: pin_dir };
         let cgroup = pins::cgroup(cgroup.as_deref())?;
         pins.prepare()?;
@@ -83,7 +86,9 @@ impl DataPlane {
         if plane_node.get(&0)?.is_none_or(|config: NodeConfig| config.port_max == 0) {
             plane_node.put(&0, &fresh_node())?;
         }
-        links::attach_sockets(&programs, &pins, &cgroup)?;
+        if !pods_only {
+            links::attach_sockets(&programs, &pins, &cgroup)?;
+        }
         links::refresh_interfaces(&mut programs, &pins)?;
         Ok(Self {
             endpoints: KernelMap::open(&maps, "endpoints")?,
@@ -217,6 +222,36 @@ impl DataPlane {
             }
         }
         self.update_node(|config| config.flags |= flags::MASQUERADE)
+    }
+
+    /// Leaves services to the packet filter: no new translation, no masquerading, no way around the host's stack;
+    /// the socket programs are detached and the tables of services emptied. Translated connections go on.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what is done stays done.
+    pub fn leave_services(&self) -> Result<()> {
+        self.update_node(|config| config.flags = (config.flags | flags::STACK) & !flags::MASQUERADE)?;
+        let tables = self.services.read()?;
+        let frontends = tables.frontends.keys().map(|key| Change::RemoveFrontend(*key));
+        let sets = tables.sets.keys().map(|id| Change::RemoveSet(*id));
+        let slots = tables.slots.keys().map(|key| Change::RemoveSlot(*key));
+        let affinity = tables.affinity.iter().map(|key| Change::RemoveAffinity(*key));
+        let ranges = tables.ranges.iter().map(|key| Change::RemoveRange(*key));
+        let backends = tables.backends.keys().map(|id| Change::RemoveBackend(*id));
+        let mut all = frontends.chain(sets).chain(slots).chain(affinity).chain(ranges).chain(backends);
+        all.try_for_each(|change| self.services.apply(&change))?;
+        links::detach_sockets(&self.pins)
+    }
+
+    /// Takes services back from the packet filter, once the tables are full.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn take_services(&self) -> Result<()> {
+        if self.node.get(&0)?.is_some_and(|config| config.flags & flags::STACK == 0) {
+            return Ok(());
+        }
+        self.update_node(|config| config.flags &= !flags::STACK)
     }
 
     /// Sets how long flows live without a packet.

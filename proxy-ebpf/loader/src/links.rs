@@ -83,6 +83,20 @@ pub(crate) fn attach_sockets(programs: &Programs, pins: &Pins, cgroup: &Path) ->
     Ok(())
 }
 
+/// Detaches the socket programs; not attached is success.
+pub(crate) fn detach_sockets(pins: &Pins) -> Result<()> {
+    for (name, _) in SOCKET_PROGRAMS {
+        let pin = pins.links().join(name.trim_start_matches("skep_"));
+        match fs::remove_file(&pin) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::kernel(format!("detaching {name}"), error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Attaches one tc program to an interface, or swaps it in.
 pub(crate) fn attach_interface(programs: &mut Programs, pins: &Pins, ifindex: u32, hook: Hook) -> Result<()> {
     let action = || format!("attaching {} to interface {ifindex}", hook.program);

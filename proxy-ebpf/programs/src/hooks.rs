@@ -76,10 +76,20 @@ fn untouched(skb: Skb, packet: &Packet, origin: Origin) -> i32 {
     if origin == Origin::Pod
         && let Some(place) = local(&packet.tuple.dst)
         && place.flags & endpoint::HOST == 0
+        && !through_stack()
     {
         return to_pod(skb, place);
     }
     TC_ACT_OK
+}
+
+/// Whether the packet filter must see every packet, as it may have translated the other direction.
+#[inline(always)]
+fn through_stack() -> bool {
+    match node() {
+        Some(node) => node.flags & flags::STACK != 0,
+        None => false,
+    }
 }
 
 /// The first packet of a flow to a service.

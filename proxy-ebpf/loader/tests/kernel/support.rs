@@ -67,6 +67,7 @@ impl TestBox {
             pin_dir: self.pin_dir.clone(),
             cgroup: Some(self.cgroup.clone()),
             map_sizes: ["affinity", "reverse"].map(|name| (name.to_owned(), 4096)).into(),
+            pods_only: false,
         }
     }
 

@@ -1,0 +1,122 @@
+//! The back ends behind one face, and the change from one to another.
+//!
+//! A back end takes tables of services and brings them into the kernel; what it could not do is an error, and the
+//! same call is made again. When a node starts in another mode than it ran in before, the new mode is brought in whole
+//! first and the old one removed then, so that there is always one that serves.
+
+mod ebpf;
+mod iptables;
+mod nftables;
+mod rules;
+mod switch;
+mod uplinks;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::desired::ServiceTables;
+use crate::error::{Error, Result};
+use crate::mode::ProxyMode;
+use crate::names::ServiceName;
+use crate::rules::Ground;
+use crate::run::ProxyConfig;
+use ebpf::Ebpf;
+use iptables::Iptables;
+use nftables::Nftables;
+use rules::Engine;
+pub(crate) use switch::settle;
+pub use switch::{purge_rules, recorded_mode};
+
+/// Who brings tables into the kernel.
+pub(crate) enum Backend {
+    Ebpf(Box<Ebpf>),
+    Nftables(Box<Engine<Nftables>>),
+    Iptables(Box<Engine<Iptables>>),
+}
+
+impl Backend {
+    pub(crate) async fn new(config: &ProxyConfig) -> Result<Self> {
+        let metrics = config.metrics.clone();
+        Ok(match (config.mode, &config.data_plane) {
+            (ProxyMode::Ebpf, Some(plane)) => {
+                let (plane, folder) = (plane.clone(), config.netns_dir.clone());
+                let ebpf = Ebpf::new(plane, &config.keep_source, config.attach_uplinks, folder, metrics)?;
+                Self::Ebpf(Box::new(ebpf))
+            }
+            (mode @ ProxyMode::Ebpf, None) => {
+                return Err(Error::Mode { mode, why: "the eBPF programs are not loaded".to_owned() });
+            }
+            (ProxyMode::Nftables, _) => Self::Nftables(Box::new(Engine::new(Nftables::new().await, metrics))),
+            (ProxyMode::Iptables, _) => Self::Iptables(Box::new(Engine::new(Iptables::new().await, metrics))),
+        })
+    }
+
+    /// The services that are known.
+    pub(crate) fn services(&self) -> Vec<ServiceName> {
+        match self {
+            Self::Ebpf(ebpf) => ebpf.services().cloned().collect(),
+            Self::Nftables(engine) => engine.services().cloned().collect(),
+            Self::Iptables(engine) => engine.services().cloned().collect(),
+        }
+    }
+
+    /// How many backends there are.
+    pub(crate) fn backends(&self) -> usize {
+        match self {
+            Self::Ebpf(ebpf) => ebpf.backends(),
+            Self::Nftables(engine) => engine.backends(),
+            Self::Iptables(engine) => engine.backends(),
+        }
+    }
+
+    /// Takes the node's addresses; all services must be synced again after it.
+    pub(crate) fn set_addresses(&mut self, config: &ProxyConfig, addresses: &[IpAddr]) -> Result<()> {
+        let ground = || Ground {
+            node_addresses: addresses.iter().copied().collect(),
+            pods: config.cluster_cidrs.clone(),
+            services: config.service_cidrs.clone(),
+            keep_source: config.keep_source.clone(),
+        };
+        match self {
+            Self::Ebpf(ebpf) => ebpf.set_addresses(addresses)?,
+            Self::Nftables(engine) => engine.set_ground(ground()),
+            Self::Iptables(engine) => engine.set_ground(ground()),
+        }
+        if !matches!(self, Self::Ebpf(_))
+            && let Some(plane) = &config.data_plane
+        {
+            plane.set_node_addresses(addresses)?;
+        }
+        Ok(())
+    }
+
+    /// Brings services in. Returns those that can have an address now which another one let go.
+    pub(crate) async fn sync(
+        &mut self,
+        wanted: BTreeMap<ServiceName, Option<ServiceTables>>,
+    ) -> Result<BTreeSet<ServiceName>> {
+        match self {
+            Self::Ebpf(ebpf) => ebpf.sync(wanted).await,
+            Self::Nftables(engine) => engine.sync(wanted).await,
+            Self::Iptables(engine) => engine.sync(wanted).await,
+        }
+    }
+
+    /// To be called when every service has been brought in.
+    pub(crate) async fn all_synced(&mut self) -> Result<()> {
+        match self {
+            Self::Ebpf(ebpf) => ebpf.prune().await,
+            // Their first write was of everything.
+            Self::Nftables(_) | Self::Iptables(_) => Ok(()),
+        }
+    }
+
+    /// Puts off nothing longer; says whether what is in the kernel is still what was put there.
+    pub(crate) async fn keep_house(&mut self) -> Result<bool> {
+        match self {
+            Self::Ebpf(ebpf) => ebpf.keep_house().map(|()| true),
+            Self::Nftables(engine) => engine.keep_house().await,
+            Self::Iptables(engine) => engine.keep_house().await,
+        }
+    }
+}
