@@ -4,6 +4,7 @@ mod cmd;
 mod conformance;
 mod debs;
 mod deps;
+mod descriptions;
 mod ebpf;
 mod fuzz;
 mod images;
@@ -74,6 +75,8 @@ enum Task {
     },
     /// Write tests/conformance/README.md: which test holds which behaviour of the conformance list.
     Conformance,
+    /// Take the API's descriptions from the k8s-openapi crate into the table the server embeds.
+    Descriptions,
     /// Check what rustc does not: formatting, lints, module docs, file sizes, dependency direction.
     Tidy,
 }
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Task::Bench { name, options } => run::bench(&name, &options),
         Task::Fuzz { target, seconds } => fuzz::fuzz(&target, seconds),
         Task::Conformance => conformance::write(),
+        Task::Descriptions => descriptions::generate(),
         Task::Tidy => tidy::tidy(),
     };
     match outcome {

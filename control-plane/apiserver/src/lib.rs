@@ -5,6 +5,8 @@
 
 mod aggregation;
 pub mod bootstrap;
+mod components;
+mod discovery;
 mod discovery;
 pub mod gates;
 pub mod health;

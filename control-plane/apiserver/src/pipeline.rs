@@ -191,7 +191,7 @@ async fn plain(inner: &Arc<Inner>, parts: &Parts, info: &RequestInfo) -> Result<
     if let Some(answer) = discovery::handle(inner, path, &parts.headers) {
         return answer;
     }
-    if let Some(answer) = openapi::handle(inner, path, &parts.headers).await {
+    if let Some(answer) = openapi::handle(inner, path, parts.uri.query(), &parts.headers).await {
         return answer;
     }
     if let Some(answer) = tokens::documents(inner.tokens.as_ref(), path) {

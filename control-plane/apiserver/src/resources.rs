@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use skep_admission::Notes;
 use skep_api::error::{ApiError, Reason};
 use skep_api::user::UserInfo;
+use skep_machinery::kind::returns_deleted;
 use skep_machinery::table::IncludeObject;
 use skep_registry::strategy::KindRow;
 use skep_registry::{Target, WriteOptions, Written};
@@ -21,7 +22,7 @@ use crate::request_info::ResourceRequest;
 use crate::respond::{self, Answer};
 use crate::server::Inner;
 use crate::watching::{self, Framer};
-use crate::{reviews, subresources};
+use crate::{components, reviews, subresources};
 
 /// A watch without a timeout of its own lasts between this and twice as long.
 const WATCH_SECONDS: u64 = 1800;
@@ -96,6 +97,9 @@ pub(crate) async fn handle(call: Call<'_>, body: Body, verb: &str) -> Result<Ans
     }
     if !request.subresource.is_empty() {
         return subresources::handle(call, body).await;
+    }
+    if call.row.is_virtual() && call.row.kind == "ComponentStatus" {
+        return components::handle(&call).await;
     }
     if call.row.is_virtual() {
         return reviews::handle(call, body).await;
@@ -213,7 +217,7 @@ async fn delete(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
     let bytes = input::body(body).await?;
     let how = input::delete_options(call.query, &call.content_type(), &bytes, &mut options)?;
     let deleted = call.server.registry.delete(&call.target(), &how, &options).await?;
-    if deleted.gone {
+    if deleted.gone && !returns_deleted(&call.row.gvk()) {
         let uid = deleted.object.pointer("/metadata/uid").cloned().unwrap_or(Value::Null);
         let mut details = json!({"name": call.request.name, "kind": call.row.plural, "uid": uid});
         if !call.row.group.is_empty() {

@@ -47,3 +47,28 @@ impl KindInfo {
         self.verbs.iter().any(|other| other == verb)
     }
 }
+
+/// Kinds a deletion of which answers with the object; of the others it answers with a `Status`.
+const RETURNS_DELETED: [(&str, &str); 16] = [
+    ("", "PersistentVolume"),
+    ("", "PersistentVolumeClaim"),
+    ("", "Pod"),
+    ("", "PodTemplate"),
+    ("", "ResourceQuota"),
+    ("", "Service"),
+    ("", "ServiceAccount"),
+    ("resource.k8s.io", "DeviceClass"),
+    ("resource.k8s.io", "ResourceClaim"),
+    ("resource.k8s.io", "ResourceClaimTemplate"),
+    ("resource.k8s.io", "ResourceSlice"),
+    ("storage.k8s.io", "CSIDriver"),
+    ("storage.k8s.io", "CSINode"),
+    ("storage.k8s.io", "StorageClass"),
+    ("storage.k8s.io", "VolumeAttachment"),
+    ("storage.k8s.io", "VolumeAttributesClass"),
+];
+
+/// Whether the deletion of an object of this kind answers with the object itself.
+pub fn returns_deleted(gvk: &GroupVersionKind) -> bool {
+    RETURNS_DELETED.contains(&(gvk.group.as_str(), gvk.kind.as_str()))
+}

@@ -72,10 +72,14 @@ pub struct Field {
     pub patch: PatchStrategy,
     /// List semantics of server-side apply.
     pub list: ListType,
+    /// The API declares the list type; where it does not, lists are atomic all the same.
+    pub list_declared: bool,
     /// A map or struct owned as a whole.
     pub atomic: bool,
     /// Default value as text, where the API declares one.
     pub default: Option<&'static str>,
+    /// The values an enumeration takes, sorted; none for any other type.
+    pub values: Vec<String>,
 }
 
 /// Type of a field or of an element.

@@ -50,6 +50,7 @@ use crate::strategy::{KindRow, Storage, Strategy, Subresource};
 pub static TABLE: &[&KindRow] = &[
     // core
     &review::BINDING,
+    &review::COMPONENT,
     &config_map::ROW,
     &endpoints::ROW,
     &event::CORE,

@@ -35,6 +35,11 @@ impl Aggregator {
         index.to_string().into()
     }
 
+    /// Does any extension server describe itself in a v2 document?
+    pub(crate) fn has_openapi_v2(&self) -> bool {
+        self.documents.load().values().any(|document| document.openapi_v2.is_some())
+    }
+
     /// The v2 document as JSON and protobuf, with those of extension servers.
     pub(crate) fn openapi_v2(&self, local: impl FnOnce() -> (Bytes, Bytes)) -> (Bytes, Bytes) {
         let documents = self.documents.load_full();

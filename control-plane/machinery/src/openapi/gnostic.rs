@@ -1,6 +1,8 @@
 //! The v2 document in the protobuf form clients ask for (package `openapi.v2`). Maps are lists of named pairs there,
 //! extensions hold YAML text, for which JSON serves.
 
+pub(super) mod v3;
+
 use crate::codec::wire::{put_bytes, put_nested, put_number, put_varint};
 use serde_json::{Map, Value};
 use std::convert::Infallible;

@@ -1,8 +1,8 @@
 //! Which paths the kinds make and what can be done on each, before either version of OpenAPI words it.
 
 use super::schemas::{definition_name, list_name};
-use crate::kind::KindInfo;
-use crate::schema::Schema;
+use crate::kind::{KindInfo, SubresourceInfo, returns_deleted};
+use crate::schema::{Schema, Type};
 use serde_json::{Value, json};
 use skep_api::resource::GroupVersionKind;
 
@@ -20,14 +20,18 @@ pub(super) struct Operation {
     pub(super) method: &'static str,
     pub(super) action: &'static str,
     pub(super) id: String,
+    pub(super) description: String,
     pub(super) gvk: Value,
     pub(super) query: Vec<(&'static str, &'static str)>,
     /// Definition of the body.
     pub(super) body: Option<String>,
     pub(super) body_required: bool,
-    pub(super) consumes: Vec<&'static str>,
-    /// Definition of the answer.
-    pub(super) response: String,
+    pub(super) consumes: &'static [&'static str],
+    pub(super) produces: &'static [&'static str],
+    /// Definition of the answer; none when it is text or a stream.
+    pub(super) response: Option<String>,
+    /// Codes of success, with what they say.
+    pub(super) codes: &'static [(&'static str, &'static str)],
 }
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
@@ -47,15 +51,32 @@ const LIST: [(&str, &str); 10] = [
     ("timeoutSeconds", "integer"),
     ("watch", "boolean"),
 ];
-const DELETE: [(&str, &str); 4] = [
+const DELETE: [(&str, &str); 5] = [
     ("dryRun", "string"),
     ("gracePeriodSeconds", "integer"),
+    ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
     ("orphanDependents", "boolean"),
     ("propagationPolicy", "string"),
 ];
 
-const ANY: [&str; 1] = ["*/*"];
-const PATCHES: [&str; 4] = [
+const ANY: &[&str] = &["*/*"];
+const OBJECTS: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const LISTS: &[&str] = &[
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
+const LOG: &[&str] =
+    &["text/plain", "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const READ: &[(&str, &str)] = &[("200", "OK")];
+const REPLACED: &[(&str, &str)] = &[("200", "OK"), ("201", "Created")];
+const CREATED: &[(&str, &str)] = &[("200", "OK"), ("201", "Created"), ("202", "Accepted")];
+const DELETED: &[(&str, &str)] = &[("200", "OK"), ("202", "Accepted")];
+const STREAM_METHODS: &[&str] = &["get", "post"];
+const PROXY_METHODS: &[&str] = &["delete", "get", "head", "options", "patch", "post", "put"];
+const PATCHES: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
@@ -92,38 +113,100 @@ fn of_kind(kind: &KindInfo) -> Vec<Endpoint> {
         out.push(endpoint(format!("{root}/{}", kind.plural), &[], vec![list]));
     }
     for sub in &kind.subresources {
-        // A subresource that streams has no schema to describe.
-        let Some(schema) = definition_of(&sub.gvk, kind) else { continue };
-        let suffix = capital(&sub.name);
-        let has = |verb: &str| sub.verbs.iter().any(|other| other == verb);
-        let mut operations = Vec::new();
-        if has("get") {
-            operations.push(operation(kind, &sub.gvk, ("get", "get", "read"), &suffix, schema.clone()));
+        let path = format!("{collection}/{{name}}/{}", sub.name);
+        if sub.gvk.kind.ends_with("Options") {
+            let methods = if sub.name == "proxy" { PROXY_METHODS } else { STREAM_METHODS };
+            out.push(endpoint(path.clone(), &item_scope, connect(kind, sub, methods, "")));
+            if sub.name == "proxy" {
+                let scope: Vec<&str> = item_scope.iter().copied().chain(["path"]).collect();
+                let operations = connect(kind, sub, methods, "WithPath");
+                out.push(endpoint(format!("{path}/{{path}}"), &scope, operations));
+            }
+        } else {
+            out.push(endpoint(path, &item_scope, on_subresource(kind, sub)));
         }
-        if has("update") {
-            operations.push(write(operation(
-                kind,
-                &sub.gvk,
-                ("put", "put", "replace"),
-                &suffix,
-                schema.clone(),
-            )));
-        }
-        if has("create") {
-            operations.push(write(operation(
-                kind,
-                &sub.gvk,
-                ("post", "post", "create"),
-                &suffix,
-                schema.clone(),
-            )));
-        }
-        if has("patch") {
-            operations.push(patch(operation(kind, &sub.gvk, ("patch", "patch", "patch"), &suffix, schema)));
-        }
-        out.push(endpoint(format!("{collection}/{{name}}/{}", sub.name), &item_scope, operations));
     }
     out
+}
+
+/// Methods that open a stream or pass a request on; the query is the options' fields.
+fn connect(kind: &KindInfo, sub: &SubresourceInfo, methods: &[&'static str], suffix: &str) -> Vec<Operation> {
+    let one = |method: &&'static str| {
+        let mut operation = operation(kind, &sub.gvk, (method, "connect", "connect"), "", String::new());
+        let scope = if kind.namespaced { "Namespaced" } else { "" };
+        operation.id = format!(
+            "connect{}{}{scope}{}{}{suffix}",
+            prefix(&kind.gvk),
+            capital(method),
+            kind.gvk.kind,
+            capital(&sub.name)
+        );
+        operation.description =
+            format!("connect {} requests to {} of {}", method.to_uppercase(), sub.name, kind.gvk.kind);
+        operation.query = options(&sub.gvk);
+        operation.produces = ANY;
+        operation.response = None;
+        operation
+    };
+    methods.iter().map(one).collect()
+}
+
+/// The fields of an options message as query parameters.
+fn options(gvk: &GroupVersionKind) -> Vec<(&'static str, &'static str)> {
+    let fields = Schema::of(gvk).into_iter().flat_map(crate::schema::Message::json_fields);
+    fields
+        .filter_map(|field| {
+            let ty = match field.ty.leaf() {
+                Type::Bool => "boolean",
+                Type::Int32 | Type::Int64 => "integer",
+                Type::String | Type::Time => "string",
+                _ => return None,
+            };
+            Some((field.json, ty))
+        })
+        .collect()
+}
+
+fn on_subresource(kind: &KindInfo, sub: &SubresourceInfo) -> Vec<Operation> {
+    let Some(schema) = definition_of(&sub.gvk, kind) else { return Vec::new() };
+    let suffix = capital(&sub.name);
+    let has = |verb: &str| sub.verbs.iter().any(|other| other == verb);
+    let of = |words: (&'static str, &'static str, &str), what: &str| {
+        let mut operation = operation(kind, &sub.gvk, words, &suffix, schema.clone());
+        operation.description = what.to_owned();
+        operation
+    };
+    let the = format!("{} of the specified {}", sub.name, kind.gvk.kind);
+    let mut out = Vec::new();
+    if has("get") {
+        let mut get = of(("get", "get", "read"), &format!("read {the}"));
+        if sub.name == "log" {
+            get.produces = LOG;
+            get.response = None;
+            get.query = options(&GroupVersionKind { kind: "PodLogOptions".to_owned(), ..kind.gvk.clone() });
+        }
+        out.push(get);
+    }
+    if has("update") {
+        out.push(write(of(("put", "put", "replace"), &format!("replace {the}")), REPLACED));
+    }
+    if has("create") {
+        let text = format!("create {} of {}", sub.name, one(&kind.gvk.kind));
+        out.push(write(of(("post", "post", "create"), &text), CREATED));
+    }
+    if has("patch") {
+        out.push(patch(of(("patch", "patch", "patch"), &format!("partially update {the}"))));
+    }
+    out
+}
+
+/// A kind with its article; one that is a plural has none.
+fn one(kind: &str) -> String {
+    match kind {
+        kind if kind == "Endpoints" => kind.to_owned(),
+        kind if kind.starts_with(['A', 'E', 'I', 'O', 'U']) => format!("an {kind}"),
+        kind => format!("a {kind}"),
+    }
 }
 
 fn definition_of(gvk: &GroupVersionKind, kind: &KindInfo) -> Option<String> {
@@ -135,16 +218,25 @@ fn definition_of(gvk: &GroupVersionKind, kind: &KindInfo) -> Option<String> {
 
 fn on_collection(kind: &KindInfo) -> Vec<Operation> {
     let mut out = Vec::new();
+    let name = &kind.gvk.kind;
     if kind.has_verb("list") {
         out.push(list_operation(kind, ""));
     }
     if kind.has_verb("create") {
-        out.push(write(operation(kind, &kind.gvk, ("post", "post", "create"), "", definition_name(kind))));
+        let mut create =
+            write(operation(kind, &kind.gvk, ("post", "post", "create"), "", definition_name(kind)), CREATED);
+        create.description = format!("create {}", one(name));
+        out.push(create);
     }
     if kind.has_verb("deletecollection") {
-        let verb = ("delete", "deletecollection", "deleteCollection");
-        let mut operation = delete(operation(kind, &kind.gvk, verb, "", format!("{META}.Status")));
-        operation.query.extend(LIST);
+        let verb = ("delete", "deletecollection", "delete");
+        let mut operation = delete(operation(kind, &kind.gvk, verb, "", format!("{META}.Status")), READ);
+        let scope = if kind.namespaced { "Namespaced" } else { "" };
+        operation.id = format!("delete{}Collection{scope}{name}", prefix(&kind.gvk));
+        operation.description = format!("delete collection of {name}");
+        operation
+            .query
+            .extend(LIST.into_iter().filter(|(name, _)| !["watch", "allowWatchBookmarks"].contains(name)));
         out.push(operation);
     }
     out
@@ -152,30 +244,37 @@ fn on_collection(kind: &KindInfo) -> Vec<Operation> {
 
 fn list_operation(kind: &KindInfo, suffix: &str) -> Operation {
     let mut operation = operation(kind, &kind.gvk, ("get", "list", "list"), suffix, list_name(kind));
+    operation.description = format!("list or watch objects of kind {}", kind.gvk.kind);
     operation.query.extend(LIST);
+    if kind.has_verb("watch") {
+        operation.produces = LISTS;
+    }
     operation
 }
 
 fn on_item(kind: &KindInfo) -> Vec<Operation> {
     let mut out = Vec::new();
-    let name = definition_name(kind);
+    let of = |words: (&'static str, &'static str, &str), what: &str| {
+        let mut operation = operation(kind, &kind.gvk, words, "", definition_name(kind));
+        operation.description = format!("{what} {}", kind.gvk.kind);
+        operation
+    };
     if kind.has_verb("get") {
-        out.push(operation(kind, &kind.gvk, ("get", "get", "read"), "", name.clone()));
+        out.push(of(("get", "get", "read"), "read the specified"));
     }
     if kind.has_verb("update") {
-        out.push(write(operation(kind, &kind.gvk, ("put", "put", "replace"), "", name.clone())));
+        out.push(write(of(("put", "put", "replace"), "replace the specified"), REPLACED));
     }
     if kind.has_verb("patch") {
-        out.push(patch(operation(kind, &kind.gvk, ("patch", "patch", "patch"), "", name)));
+        out.push(patch(of(("patch", "patch", "patch"), "partially update the specified")));
     }
     if kind.has_verb("delete") {
-        out.push(delete(operation(
-            kind,
-            &kind.gvk,
-            ("delete", "delete", "delete"),
-            "",
-            format!("{META}.Status"),
-        )));
+        let mut operation = delete(of(("delete", "delete", "delete"), "delete"), DELETED);
+        operation.description = format!("delete {}", one(&kind.gvk.kind));
+        if !returns_deleted(&kind.gvk) {
+            operation.response = Some(format!("{META}.Status"));
+        }
+        out.push(operation);
     }
     out
 }
@@ -192,19 +291,23 @@ fn operation(
         method,
         action,
         id: format!("{verb}{}{scope}{}{suffix}", prefix(&kind.gvk), kind.gvk.kind),
+        description: String::new(),
         gvk: json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind}),
         query: Vec::new(),
         body: None,
         body_required: false,
-        consumes: ANY.to_vec(),
-        response,
+        consumes: ANY,
+        produces: OBJECTS,
+        response: Some(response),
+        codes: READ,
     }
 }
 
-fn write(mut operation: Operation) -> Operation {
+fn write(mut operation: Operation, codes: &'static [(&'static str, &'static str)]) -> Operation {
     operation.query.extend(WRITE);
-    operation.body = Some(operation.response.clone());
+    operation.body.clone_from(&operation.response);
     operation.body_required = true;
+    operation.codes = codes;
     operation
 }
 
@@ -213,13 +316,15 @@ fn patch(mut operation: Operation) -> Operation {
     operation.query.push(FORCE);
     operation.body = Some(format!("{META}.Patch"));
     operation.body_required = true;
-    operation.consumes = PATCHES.to_vec();
+    operation.consumes = PATCHES;
+    operation.codes = REPLACED;
     operation
 }
 
-fn delete(mut operation: Operation) -> Operation {
+fn delete(mut operation: Operation, codes: &'static [(&'static str, &'static str)]) -> Operation {
     operation.query.extend(DELETE);
     operation.body = Some(format!("{META}.DeleteOptions"));
+    operation.codes = codes;
     operation
 }
 

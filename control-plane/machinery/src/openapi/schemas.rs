@@ -1,5 +1,6 @@
 //! Messages as JSON schemas, with the `x-kubernetes-*` facts.
 
+use super::texts::Texts;
 use crate::kind::KindInfo;
 use crate::schema::{Field, ListType, Message, Schema, Type};
 use serde_json::{Map, Value, json};
@@ -23,12 +24,7 @@ impl Flavour {
     }
 
     fn reference(self, name: &str) -> Value {
-        let reference = json!({"$ref": format!("{}{name}", self.prefix())});
-        match self {
-            Self::V2 => reference,
-            // A reference may have no siblings in v3: facts about the field stand beside it.
-            Self::V3 => json!({"allOf": [reference]}),
-        }
+        json!({"$ref": format!("{}{name}", self.prefix())})
     }
 }
 
@@ -54,7 +50,7 @@ pub(super) fn list_name(kind: &KindInfo) -> String {
 }
 
 /// Every definition the kinds need.
-pub(super) fn definitions(kinds: &[KindInfo], flavour: Flavour) -> BTreeMap<String, Value> {
+pub(super) fn definitions(kinds: &[KindInfo], flavour: Flavour, texts: &Texts) -> BTreeMap<String, Value> {
     let mut out = BTreeMap::new();
     let mut queue: Vec<&'static Message> = Vec::new();
     for name in ["DeleteOptions", "Status", "WatchEvent", "ObjectMeta", "ListMeta"] {
@@ -68,7 +64,9 @@ pub(super) fn definitions(kinds: &[KindInfo], flavour: Flavour) -> BTreeMap<Stri
             queue.extend(Schema::of(&kind.gvk));
             queue.extend(Schema::of(&list));
         }
-        queue.extend(kind.subresources.iter().filter_map(|sub| Schema::of(&sub.gvk)));
+        // What opens a stream has options in the query, not a body.
+        let bodies = kind.subresources.iter().filter(|sub| !sub.gvk.kind.ends_with("Options"));
+        queue.extend(bodies.filter_map(|sub| Schema::of(&sub.gvk)));
     }
     let versions: BTreeSet<(&str, &str)> =
         kinds.iter().map(|kind| (kind.gvk.group.as_str(), kind.gvk.version.as_str())).collect();
@@ -77,7 +75,10 @@ pub(super) fn definitions(kinds: &[KindInfo], flavour: Flavour) -> BTreeMap<Stri
         if out.contains_key(&name) {
             continue;
         }
-        let mut schema = object(message, flavour);
+        let mut schema = object(message, flavour, texts);
+        if let Some(text) = texts.message(&name) {
+            schema["description"] = text.into();
+        }
         if let Some(gvks) = kinds_of(message, &versions) {
             schema[GVK] = gvks;
         }
@@ -90,7 +91,12 @@ pub(super) fn definitions(kinds: &[KindInfo], flavour: Flavour) -> BTreeMap<Stri
             queue.push(crate::schema::schema_props());
         }
     }
-    out.extend(scalars(flavour));
+    for (name, mut schema) in scalars(flavour) {
+        if let Some(text) = texts.message(&name) {
+            schema["description"] = text.into();
+        }
+        out.insert(name, schema);
+    }
     out
 }
 
@@ -106,18 +112,23 @@ fn kinds_of(message: &Message, versions: &BTreeSet<(&str, &str)>) -> Option<Valu
     }
 }
 
-fn object(message: &Message, flavour: Flavour) -> Value {
+fn object(message: &Message, flavour: Flavour, texts: &Texts) -> Value {
     let mut properties = Map::new();
     let mut required = Vec::new();
     for field in message.json_fields() {
-        properties.insert(field.json.to_owned(), self::field(field, flavour));
+        let mut schema = self::field(field, flavour);
+        if let Some(text) = texts.field(message, field) {
+            schema["description"] = text.into();
+        }
+        properties.insert(field.json.to_owned(), beside(schema, flavour));
         if field.required {
             required.push(Value::from(field.json));
         }
     }
     if message.is_kind {
         for name in ["apiVersion", "kind"] {
-            properties.insert(name.to_owned(), json!({"type": "string"}));
+            let text = texts.named(&message.openapi_name(), name);
+            properties.insert(name.to_owned(), json!({"type": "string", "description": text}));
         }
     }
     let mut schema = json!({"type": "object"});
@@ -133,9 +144,24 @@ fn object(message: &Message, flavour: Flavour) -> Value {
     schema
 }
 
+/// A reference may have no siblings in v3: what is said of the field stands beside it.
+fn beside(mut schema: Value, flavour: Flavour) -> Value {
+    if let (Flavour::V3, Value::Object(map)) = (flavour, &mut schema)
+        && map.len() > 1
+        && let Some(reference) = map.remove("$ref")
+    {
+        map.insert("allOf".to_owned(), json!([{"$ref": reference}]));
+    }
+    schema
+}
+
 fn field(field: &Field, flavour: Flavour) -> Value {
     let mut schema = ty(&field.ty, flavour);
-    if let Type::List(_) = field.ty {
+    if !field.values.is_empty() {
+        let of = if matches!(field.ty, Type::List(_)) { &mut schema["items"] } else { &mut schema };
+        of["enum"] = json!(field.values);
+    }
+    if let (Type::List(_), true) = (&field.ty, field.list_declared) {
         let (name, keys) = match &field.list {
             ListType::Atomic => ("atomic", None),
             ListType::Set => ("set", None),
@@ -163,13 +189,39 @@ fn field(field: &Field, flavour: Flavour) -> Value {
     if let Some(key) = field.patch.merge_key {
         schema["x-kubernetes-patch-merge-key"] = key.into();
     }
-    if let Some(text) = field.default {
+    if let (Flavour::V3, Some(text)) = (flavour, field.default) {
         schema["default"] = match field.ty {
             Type::String => Value::from(text),
             _ => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
         };
+    } else if let (Flavour::V3, Some(zero)) = (flavour, zero(&field.ty)) {
+        // What is always there has a default, though it be the empty one; version 2 leaves that out.
+        let always = matches!(field.ty, Type::Message(_)) || !field.omit_empty;
+        if !field.pointer && always {
+            schema["default"] = zero;
+        }
     }
     schema
+}
+
+/// The value of a field, element or entry that nobody set.
+fn zero(ty: &Type) -> Option<Value> {
+    match ty {
+        Type::Bool => Some(false.into()),
+        Type::Int32 | Type::Int64 | Type::Double => Some(0.into()),
+        Type::String => Some("".into()),
+        Type::Message(_) => Some(json!({})),
+        _ => None,
+    }
+}
+
+/// An element of a list or an entry of a map.
+fn inner(inner: &Type, flavour: Flavour) -> Value {
+    let mut schema = ty(inner, flavour);
+    if let (Flavour::V3, Some(zero)) = (flavour, zero(inner)) {
+        schema["default"] = zero;
+    }
+    beside(schema, flavour)
 }
 
 fn ty(ty: &Type, flavour: Flavour) -> Value {
@@ -184,7 +236,7 @@ fn ty(ty: &Type, flavour: Flavour) -> Value {
         Type::Quantity => reference("io.k8s.apimachinery.pkg.api.resource.Quantity".to_owned()),
         Type::Time => reference(format!("{META}.Time")),
         Type::MicroTime => reference(format!("{META}.MicroTime")),
-        Type::Duration => reference(format!("{META}.Duration")),
+        Type::Duration => json!({"type": "string"}),
         Type::IntOrString => reference("io.k8s.apimachinery.pkg.util.intstr.IntOrString".to_owned()),
         Type::Raw => reference("io.k8s.apimachinery.pkg.runtime.RawExtension".to_owned()),
         Type::Fields => reference(format!("{META}.FieldsV1")),
@@ -192,12 +244,12 @@ fn ty(ty: &Type, flavour: Flavour) -> Value {
         Type::PropsOrArray => reference(format!("{EXTENSIONS}.JSONSchemaPropsOrArray")),
         Type::PropsOrBool => reference(format!("{EXTENSIONS}.JSONSchemaPropsOrBool")),
         Type::PropsOrStrings => reference(format!("{EXTENSIONS}.JSONSchemaPropsOrStringArray")),
-        Type::Items => json!({"type": "array", "items": {"type": "string"}}),
+        Type::Items => json!({"type": "array", "items": inner(&Type::String, flavour)}),
         Type::Message(_) => {
             ty.as_message().map_or_else(|| json!({}), |message| reference(message.openapi_name()))
         }
-        Type::List(inner) => json!({"type": "array", "items": self::ty(inner, flavour)}),
-        Type::Map(inner) => json!({"type": "object", "additionalProperties": self::ty(inner, flavour)}),
+        Type::List(inner) => json!({"type": "array", "items": self::inner(inner, flavour)}),
+        Type::Map(inner) => json!({"type": "object", "additionalProperties": self::inner(inner, flavour)}),
     }
 }
 
@@ -224,7 +276,6 @@ fn scalars(flavour: Flavour) -> Vec<(String, Value)> {
         ("io.k8s.apimachinery.pkg.runtime.RawExtension".to_owned(), json!({"type": "object"})),
         (format!("{META}.Time"), json!({"type": "string", "format": "date-time"})),
         (format!("{META}.MicroTime"), json!({"type": "string", "format": "date-time"})),
-        (format!("{META}.Duration"), json!({"type": "string"})),
         (format!("{META}.FieldsV1"), json!({"type": "object"})),
         (format!("{META}.Patch"), json!({"type": "object"})),
         (format!("{EXTENSIONS}.JSON"), json!({})),

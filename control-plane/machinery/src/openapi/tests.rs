@@ -89,7 +89,7 @@ fn what_kubectl_looks_for() {
 
 #[test]
 fn index_addresses_carry_the_hash() {
-    let index = v3_index([("api/v1", b"{}".as_slice())]);
+    let index = v3_index([("api/v1", hash(b"{}").as_str())]);
     let address = index["paths"]["api/v1"]["serverRelativeURL"].as_str().expect("address");
     assert!(address.starts_with("/openapi/v3/api/v1?hash=") && address.len() > 60);
 }
@@ -124,4 +124,45 @@ fn gnostic_form_reads_as_protobuf() {
     assert_eq!(definitions, document["definitions"].as_object().map_or(0, Map::len));
     // What v2 cannot say is left open.
     assert_eq!(document["definitions"]["com.example.v1.Widget"]["properties"]["spec"], json!({}));
+}
+
+/// The v3 message: schemas by name, with their texts.
+#[test]
+fn v3_reads_as_protobuf() {
+    let document = &v3_all(&kinds(), "v1.36.0")["apis/apps/v1"];
+    let bytes = v3_protobuf(document);
+    let mut reader = Fields::new(&bytes);
+    let mut schemas = 0;
+    while let Some((number, payload)) = reader.next_field().expect("well-formed") {
+        let (5, Payload::Bytes(components)) = (number, payload) else { continue };
+        let mut reader = Fields::new(components);
+        while let Some((number, payload)) = reader.next_field().expect("well-formed") {
+            let (1, Payload::Bytes(named)) = (number, payload) else { continue };
+            let mut reader = Fields::new(named);
+            while reader.next_field().expect("well-formed").is_some() {
+                schemas += 1;
+            }
+        }
+    }
+    assert_eq!(schemas, document["components"]["schemas"].as_object().map_or(0, Map::len));
+}
+
+#[test]
+fn schemas_say_what_explain_shows() {
+    let all = v3_all(&kinds(), "v1.36.0");
+    let schemas = &all["api/v1"]["components"]["schemas"];
+    let spec = &schemas["io.k8s.api.core.v1.PodSpec"];
+    let policy = &spec["properties"]["restartPolicy"];
+    assert_eq!(policy["enum"], json!(["Always", "Never", "OnFailure"]));
+    let text = policy["description"].as_str().expect("a text");
+    assert!(text.starts_with("Restart policy for all containers within the pod."), "{text}");
+    assert!(text.contains("Possible enum values:\n - `\"Always\"`"), "{text}");
+    let context = &spec["properties"]["securityContext"];
+    assert!(context["allOf"][0]["$ref"].is_string() && context["description"].is_string());
+    assert_eq!(spec["properties"]["containers"]["items"]["default"], json!({}));
+    let port = &schemas["io.k8s.api.core.v1.ContainerPort"]["properties"];
+    assert_eq!((&port["protocol"]["default"], &port["containerPort"]["default"]), (&json!("TCP"), &json!(0)));
+    let exec = &all["api/v1"]["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["delete"];
+    let answer = &exec["responses"]["200"]["content"]["application/json"]["schema"]["$ref"];
+    assert_eq!(answer, "#/components/schemas/io.k8s.api.core.v1.Pod");
 }

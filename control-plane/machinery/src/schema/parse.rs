@@ -112,8 +112,10 @@ fn field(text: &'static str, alias: &'static str, names: &Names) -> Result<Field
         inline: false,
         patch: PatchStrategy::default(),
         list: ListType::default(),
+        list_declared: true,
         atomic: false,
         default: None,
+        values: Vec::new(),
     };
     for word in words {
         match word.split_once('=').unwrap_or((word, "")) {
@@ -122,10 +124,14 @@ fn field(text: &'static str, alias: &'static str, names: &Names) -> Result<Field
             ("req", _) => field.required = true,
             ("inline", _) => field.inline = true,
             ("atomic", _) => field.atomic = true,
+            ("untyped", _) => field.list_declared = false,
             ("set", _) => field.list = ListType::Set,
             ("map", keys) => field.list = ListType::Map(keys.split('+').collect()),
             ("key", key) => field.patch.merge_key = Some(key),
             ("default", value) => field.default = Some(value),
+            ("enum", values) => {
+                field.values = values.split('|').map(|value| value.replace('~', " ")).collect();
+            }
             ("patch", strategies) => {
                 for strategy in strategies.split('+') {
                     match strategy {

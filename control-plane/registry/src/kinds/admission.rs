@@ -15,6 +15,7 @@ const GROUP: &str = "admissionregistration.k8s.io";
 
 /// MutatingWebhookConfiguration.
 pub(super) static MUTATING: KindRow = KindRow {
+    categories: &["api-extensions"],
     generation: &["webhooks"],
     ..cluster(
         GROUP,
@@ -26,6 +27,7 @@ pub(super) static MUTATING: KindRow = KindRow {
 };
 /// ValidatingWebhookConfiguration.
 pub(super) static VALIDATING: KindRow = KindRow {
+    categories: &["api-extensions"],
     generation: &["webhooks"],
     ..cluster(
         GROUP,
@@ -37,6 +39,7 @@ pub(super) static VALIDATING: KindRow = KindRow {
 };
 /// ValidatingAdmissionPolicy.
 pub(super) static VALIDATING_POLICY: KindRow = KindRow {
+    categories: &["api-extensions"],
     generation: &["spec"],
     subresources: &[status(GROUP, "v1", "ValidatingAdmissionPolicy")],
     ..cluster(
@@ -49,6 +52,7 @@ pub(super) static VALIDATING_POLICY: KindRow = KindRow {
 };
 /// MutatingAdmissionPolicy.
 pub(super) static MUTATING_POLICY: KindRow = KindRow {
+    categories: &["api-extensions"],
     generation: &["spec"],
     ..cluster(
         GROUP,
@@ -60,6 +64,7 @@ pub(super) static MUTATING_POLICY: KindRow = KindRow {
 };
 /// ValidatingAdmissionPolicyBinding.
 pub(super) static VALIDATING_BINDING: KindRow = KindRow {
+    categories: &["api-extensions"],
     generation: &["spec"],
     ..cluster(
         GROUP,
@@ -71,6 +76,7 @@ pub(super) static VALIDATING_BINDING: KindRow = KindRow {
 };
 /// MutatingAdmissionPolicyBinding.
 pub(super) static MUTATING_BINDING: KindRow = KindRow {
+    categories: &["api-extensions"],
     generation: &["spec"],
     ..cluster(
         GROUP,

@@ -1,10 +1,13 @@
 //! Kinds that are questions: posted, answered, never kept.
 
+use jiff::Timestamp;
 use serde_json::Value;
 use skep_api::field::{Error, ErrorList};
+use skep_api::object::ObjectExt;
 
 use super::{cluster, namespaced};
 use crate::strategy::check::check;
+use crate::strategy::printer::{self, Column};
 use crate::strategy::{KindRow, Storage, Strategy};
 
 const AUTHENTICATION: &str = "authentication.k8s.io";
@@ -57,6 +60,35 @@ pub(super) static BINDING: KindRow = KindRow {
     storage: Storage::Virtual,
     ..namespaced("", "v1", "Binding", "bindings", &Requires(&[]))
 };
+
+/// ComponentStatus: nothing is stored, the server looks when it is asked.
+pub(super) static COMPONENT: KindRow = KindRow {
+    verbs: &["get", "list"],
+    short_names: &["cs"],
+    storage: Storage::Virtual,
+    ..cluster("", "v1", "ComponentStatus", "componentstatuses", &Component)
+};
+
+struct Component;
+
+impl Strategy for Component {
+    fn columns(&self) -> &'static [Column] {
+        static COLUMNS: &[Column] =
+            &[printer::NAME, printer::text("Status"), printer::text("Message"), printer::text("Error")];
+        COLUMNS
+    }
+
+    fn row(&self, object: &Value, _now: Timestamp) -> Vec<Value> {
+        let healthy = object.items(&["conditions"]).iter().find(|c| c.text(&["type"]) == "Healthy");
+        let text = |field: &str| healthy.map_or("", |condition| condition.text(&[field]));
+        let status = match text("status") {
+            "True" => "Healthy",
+            "False" => "Unhealthy",
+            _ => "Unknown",
+        };
+        vec![object.name().into(), status.into(), text("message").into(), text("error").into()]
+    }
+}
 
 struct Requires(&'static [&'static str]);
 
