@@ -7,7 +7,6 @@ mod aggregation;
 pub mod bootstrap;
 mod components;
 mod discovery;
-mod discovery;
 pub mod gates;
 pub mod health;
 pub mod identity;
