@@ -17,7 +17,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("skep-webhook", &["skep-api"]),
     ("skep-auth", &["skep-api", "skep-webhook"]),
     ("skep-admission", &["skep-api", "skep-machinery", "skep-webhook"]),
-    ("skep-registry", &["skep-api", "skep-machinery", "skep-storage", "skep-admission", "skep-webhook"]),
+    ("skep-flow-control", &["skep-api"]),
+    (
+        "skep-registry",
+        &[
+            "skep-api",
+            "skep-machinery",
+            "skep-storage",
+            "skep-admission",
+            "skep-flow-control",
+            "skep-webhook",
+        ],
+    ),
     (
         "skep-apiserver",
         &[
@@ -26,6 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "skep-storage",
             "skep-auth",
             "skep-admission",
+            "skep-flow-control",
             "skep-registry",
             "skep-webhook",
         ],
