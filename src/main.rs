@@ -6,6 +6,7 @@ mod folders;
 mod host;
 mod isolate;
 mod kubeconfig;
+mod limits;
 mod net;
 mod progress;
 mod runtime;

@@ -32,6 +32,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::folders::Folders;
 use crate::isolate::Isolation;
+use crate::limits::Limits;
 use crate::{host, runtime};
 
 mod security;
@@ -105,6 +106,8 @@ pub(crate) struct Plane {
     pub(crate) pod_cidr: Vec<IpNet>,
     #[command(flatten)]
     pub(crate) security: Security,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
 }
 
 /// A running control plane.
@@ -168,6 +171,8 @@ pub(crate) async fn start(
         },
     };
     bootstrap::bootstrap(&registry, &cluster).await.context("making what every cluster begins with")?;
+    api.ensure_flow_control().await.context("making what priority and fairness begins with")?;
+    tasks.spawn(api.clone().keep_flow_control(cancel.child_token()));
     publish_rbac(&registry, &rbac).await.context("reading the roles")?;
     tasks.spawn(follow_rbac(Arc::clone(&registry), rbac, cancel.child_token()));
     tasks.spawn(api.clone().aggregate(cancel.child_token()));
@@ -241,7 +246,7 @@ fn build(
     gates.ask(Arc::clone(&authorization));
     let kubelet =
         pki.stored_client("apiserver-kubelet-client", "skep-apiserver-kubelet", &["system:masters"])?;
-    let config = Config {
+    let mut config = Config {
         tokens: Some(Tokens { signer, bearer }),
         kubelets: Some(Kubelets::new(pki.ca_pem(), &kubelet.cert_pem, &kubelet.key_pem)?),
         advertise: Some(address),
@@ -249,6 +254,7 @@ fn build(
         front_proxy: Some(pki.front_proxy_client().clone()),
         ..Config::new(Arc::clone(registry), authentication, authorization)
     };
+    plane.limits.apply(&mut config);
     Ok(ApiServer::build(config))
 }
 

@@ -7,6 +7,7 @@ mod aggregation;
 pub mod bootstrap;
 mod components;
 mod discovery;
+mod flow;
 pub mod gates;
 pub mod health;
 pub mod identity;

@@ -70,6 +70,11 @@ impl Metrics {
         Self { collection, requests, duration, objects, watchers }
     }
 
+    /// Adds the metrics of another part.
+    pub(crate) fn add(&mut self, register: impl FnOnce(&mut Collection)) {
+        register(&mut self.collection);
+    }
+
     /// Counts a request. Names that are not ours are not labels: the world may send any.
     pub(crate) fn request(&self, info: &RequestInfo, status: StatusCode, took: Duration) {
         let known = info.resource.as_ref().and_then(|request| {

@@ -1,19 +1,24 @@
 //! The way of every request: who, what, may they, is there room, then the handler; errors become a
 //! `Status` at the end and nowhere else.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use futures::FutureExt;
 use http::header::{HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Method, Request};
 use rustls::pki_types::CertificateDer;
 use skep_admission::Notes;
+use skep_api::duration;
 use skep_api::error::ApiError;
 use skep_api::user::UserInfo;
 use skep_auth::authentication::Credentials;
 use skep_auth::authorization::{Attributes, Decision};
+use skep_flow_control::gate::Class;
 use skep_registry::kinds;
 use tokio::time::Instant;
 
@@ -23,10 +28,7 @@ use crate::request_info::RequestInfo;
 use crate::resources::{self, Call};
 use crate::respond::{self, Answer};
 use crate::server::Inner;
-use crate::{discovery, health, impersonation, openapi, tokens, version};
-
-/// A request that is no stream must be done by then.
-const TIMEOUT: Duration = Duration::from_secs(60);
+use crate::{discovery, flow, health, impersonation, openapi, tokens, version};
 
 /// Paths that are answered without asking who and whether, to a load balancer for instance.
 const OPEN: [&str; 3] = ["/healthz", "/livez", "/readyz"];
@@ -51,8 +53,12 @@ pub(crate) async fn run(inner: &Arc<Inner>, request: Request<Body>) -> Answer {
     let info = RequestInfo::new(&method, parts.uri.path(), watch || is_old_watch(parts.uri.path()));
     let notes = Notes::default();
     parts.extensions.insert(notes.clone());
+    let mut class = None;
     let outcome = match query {
-        Ok(query) => answer(inner, &mut parts, body, &query, &info).await,
+        Ok(query) => {
+            let work = answer(inner, &mut parts, body, &query, &info, &mut class);
+            AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| Err(panicked(&panic, &info)))
+        }
         Err(error) => Err(error),
     };
     let answer = outcome.unwrap_or_else(|error| {
@@ -67,11 +73,30 @@ pub(crate) async fn run(inner: &Arc<Inner>, request: Request<Body>) -> Answer {
     headers
         .entry(HeaderName::from_static("cache-control"))
         .or_insert(HeaderValue::from_static("no-cache, private"));
+    flow::mark(class.as_ref(), headers);
     inner.metrics.request(&info, answer.status(), start.elapsed());
     if method == Method::HEAD {
         *answer.body_mut() = Body::empty();
     }
     answer
+}
+
+/// A panic ends its request only; what it said is for the log.
+fn panicked(panic: &(dyn Any + Send), info: &RequestInfo) -> ApiError {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
+    tracing::error!(panic = text, verb = info.verb, path = info.path, "a request panicked");
+    ApiError::internal("This request caused apiserver to panic. Look in the logs for details.")
+}
+
+/// How long a request that is no stream may take: what it asks for, within the server's limit.
+fn time_limit(query: &Query, most: Duration) -> Result<Duration, ApiError> {
+    let Some(text) = query.get("timeout") else { return Ok(most) };
+    let asked = duration::parse(text).ok_or_else(|| {
+        let text = format!("invalid timeout specified in the request URI - time: invalid duration {text:?}");
+        ApiError::bad_request(text)
+    })?;
+    Ok(if asked.is_zero() { most } else { asked.min(most) })
 }
 
 /// `/api/v1/watch/…`
@@ -90,21 +115,41 @@ async fn answer(
     body: Body,
     query: &Query,
     info: &RequestInfo,
+    class: &mut Option<Class>,
+) -> Result<Answer, ApiError> {
+    if info.is_long_running() {
+        return serve(inner, parts, body, query, info, class, inner.request_timeout).await;
+    }
+    let limit = time_limit(query, inner.request_timeout)?;
+    match tokio::time::timeout(limit, serve(inner, parts, body, query, info, class, limit)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout")),
+    }
+}
+
+async fn serve(
+    inner: &Arc<Inner>,
+    parts: &mut Parts,
+    body: Body,
+    query: &Query,
+    info: &RequestInfo,
+    class: &mut Option<Class>,
+    limit: Duration,
 ) -> Result<Answer, ApiError> {
     let insecure = parts.extensions.get::<Insecure>().is_some();
     let user = who(inner, parts, insecure).await?;
+    // Held until the request is answered; for a watch, until it has begun.
+    let _pass = flow::enter(inner, &user, info, query, limit, class).await?;
     if !insecure && !OPEN.iter().any(|open| info.path == *open || info.path.starts_with(&format!("{open}/")))
     {
         authorize(inner, &user, info).await?;
     }
     if let Some(at) = inner.aggregator.serves(&info.path) {
         let long = info.verb == "watch" || parts.headers.contains_key(UPGRADE);
-        let _place = if long { None } else { Some(inner.limits.enter(info.verb)?) };
         return inner.aggregator.forward(&at, parts, body, &user, &inner.relay, long).await;
     }
     let Some(resource) = &info.resource else {
-        let _place = inner.limits.enter(info.verb)?;
-        return plain(inner, parts, info).await;
+        return plain(inner, parts, query, info).await;
     };
     let row = kinds::by_resource(&resource.gvr.group, &resource.gvr.version, &resource.gvr.resource)
         .ok_or_else(ApiError::no_such_path)?;
@@ -119,16 +164,7 @@ async fn answer(
         extensions: &parts.extensions,
         uri: &parts.uri,
     };
-    let long = info.verb == "watch" || crate::proxy::is_streamed(row, &resource.subresource);
-    if long {
-        return resources::handle(call, body, info.verb).await;
-    }
-    let _place = inner.limits.enter(info.verb)?;
-    let work = resources::handle(call, body, info.verb);
-    match tokio::time::timeout(TIMEOUT, work).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout")),
-    }
+    resources::handle(call, body, info.verb).await
 }
 
 /// The user of a request.
@@ -180,7 +216,12 @@ async fn authorize(inner: &Inner, user: &UserInfo, info: &RequestInfo) -> Result
 }
 
 /// Paths that are no resource.
-async fn plain(inner: &Arc<Inner>, parts: &Parts, info: &RequestInfo) -> Result<Answer, ApiError> {
+async fn plain(
+    inner: &Arc<Inner>,
+    parts: &Parts,
+    query: &Query,
+    info: &RequestInfo,
+) -> Result<Answer, ApiError> {
     let path = if info.path.len() > 1 { info.path.trim_end_matches('/') } else { &info.path };
     if let Some(answer) = health::handle(inner, path, parts.uri.query()).await {
         return Ok(answer);
@@ -195,6 +236,9 @@ async fn plain(inner: &Arc<Inner>, parts: &Parts, info: &RequestInfo) -> Result<
         return answer;
     }
     if let Some(answer) = tokens::documents(inner.tokens.as_ref(), path) {
+        return Ok(answer);
+    }
+    if let Some(answer) = flow::dump(&inner.room, path, query) {
         return Ok(answer);
     }
     match path {

@@ -68,6 +68,15 @@ impl RequestInfo {
     }
 }
 
+impl RequestInfo {
+    /// Whether it lasts as long as the client likes: watches, and what goes on to a kubelet or a backend.
+    pub fn is_long_running(&self) -> bool {
+        const STREAMS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
+        let stream = |request: &ResourceRequest| STREAMS.contains(&request.subresource.as_str());
+        self.verb == "watch" || self.resource.as_ref().is_some_and(stream)
+    }
+}
+
 fn plain_verb(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "get",

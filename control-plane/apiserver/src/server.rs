@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -10,10 +11,12 @@ use skep_auth::authentication::Chain;
 use skep_auth::authorization::Authorizer;
 use skep_auth::authorization::rbac::Rbac;
 use skep_auth::pki::CertPair;
+use skep_flow_control::Gate;
 use skep_registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::aggregation::Aggregator;
+use crate::flow::{self, Room};
 use crate::health::Check;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -38,8 +41,12 @@ pub struct Config {
     pub kubelets: Option<Kubelets>,
     /// Requests that read, at the same time.
     pub max_reads: usize,
-    /// Requests that write, at the same time.
+    /// Requests that write, at the same time. With priority and fairness both together are the seats.
     pub max_writes: usize,
+    /// Priority and fairness; without it the two limits hold as they are.
+    pub priority_and_fairness: bool,
+    /// A request that is no stream must be done by then.
+    pub request_timeout: Duration,
     /// The address told to clients in discovery.
     pub advertise: Option<SocketAddr>,
     /// Further conditions of readiness, by name.
@@ -60,6 +67,8 @@ impl Config {
             kubelets: None,
             max_reads: 400,
             max_writes: 200,
+            priority_and_fairness: true,
+            request_timeout: Duration::from_secs(60),
             advertise: None,
             checks: Vec::new(),
             front_proxy: None,
@@ -75,7 +84,8 @@ pub(crate) struct Inner {
     pub(crate) tokens: Option<Tokens>,
     pub(crate) rbac: Option<Arc<Rbac>>,
     pub(crate) kubelets: Option<Kubelets>,
-    pub(crate) limits: Limits,
+    pub(crate) room: Room,
+    pub(crate) request_timeout: Duration,
     pub(crate) metrics: Metrics,
     pub(crate) address: String,
     pub(crate) checks: Vec<Check>,
@@ -94,7 +104,15 @@ pub struct ApiServer {
 impl ApiServer {
     /// Builds a server.
     pub fn build(config: Config) -> Self {
-        let metrics = Metrics::new();
+        let mut metrics = Metrics::new();
+        let room = if config.priority_and_fairness {
+            let seats = config.max_reads.saturating_add(config.max_writes);
+            let gate = Gate::new(u32::try_from(seats).unwrap_or(u32::MAX));
+            metrics.add(|collection| gate.register(collection));
+            Room::Fair(gate)
+        } else {
+            Room::Flat(Limits::new(config.max_reads, config.max_writes))
+        };
         let closing = CancellationToken::new();
         let aggregator = Aggregator::new(config.registry.clone(), config.front_proxy);
         Self {
@@ -105,7 +123,8 @@ impl ApiServer {
                 tokens: config.tokens,
                 rbac: config.rbac,
                 kubelets: config.kubelets,
-                limits: Limits::new(config.max_reads, config.max_writes),
+                room,
+                request_timeout: config.request_timeout,
                 metrics,
                 address: config.advertise.map(|address| address.to_string()).unwrap_or_default(),
                 checks: config.checks,
@@ -126,6 +145,21 @@ impl ApiServer {
     /// extension servers.
     pub async fn aggregate(self, cancel: CancellationToken) {
         self.inner.aggregator.run(cancel).await;
+    }
+
+    /// Priority and fairness: makes the objects every cluster begins with. Does nothing without it.
+    pub async fn ensure_flow_control(&self) -> Result<(), ApiError> {
+        match &self.inner.room {
+            Room::Fair(_) => flow::ensure(&self.inner.registry).await,
+            Room::Flat(_) => Ok(()),
+        }
+    }
+
+    /// Priority and fairness: keeps its objects and lets their changes take effect, until cancelled.
+    pub async fn keep_flow_control(self, cancel: CancellationToken) {
+        if let Room::Fair(gate) = &self.inner.room {
+            flow::run(self.inner.registry.clone(), gate.clone(), cancel).await;
+        }
     }
 
     /// The registry behind it.

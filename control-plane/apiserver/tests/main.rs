@@ -3,6 +3,7 @@
 mod aggregation;
 mod documents;
 mod extension;
+mod flow_control;
 mod forms;
 mod kubectl;
 mod refusals;

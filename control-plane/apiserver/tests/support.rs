@@ -30,6 +30,11 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one.
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// Starts one that is configured otherwise.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let storage = Embedded::open(dir.path().join("store.redb"), embedded::Options::default())
             .await
@@ -40,7 +45,9 @@ impl Server {
         let registry =
             Registry::start(storage, options, &TaskTracker::new(), cancel.clone()).await.expect("a registry");
         let authorization = Arc::new(Union::new(vec![Box::new(AlwaysAllow)]));
-        let api = ApiServer::build(Config::new(registry, Chain::new(Vec::new(), true), authorization));
+        let mut config = Config::new(registry, Chain::new(Vec::new(), true), authorization);
+        change(&mut config);
+        let api = ApiServer::build(config);
         let user = UserInfo::new("tester", ["system:masters"]);
         Self { router: api.router(), api, cancel, user, _dir: dir }
     }

@@ -62,6 +62,19 @@ struct State {
     watchers: Watchers,
     /// The revision of the newest change applied here.
     last: Revision,
+    /// The stored size of all objects.
+    bytes: usize,
+}
+
+/// How much there is of a resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Objects.
+    pub count: usize,
+    /// Bytes of their stored forms.
+    pub bytes: usize,
+    /// Watches that every change is tried against.
+    pub watchers: usize,
 }
 
 impl Cache {
@@ -72,6 +85,7 @@ impl Cache {
             window: Window::new(Revision::MAX, WINDOW),
             watchers: Watchers::default(),
             last: 0,
+            bytes: 0,
         };
         Self { kind, state: RwLock::new(state), progress }
     }
@@ -95,6 +109,12 @@ impl Cache {
     /// The revision of the newest change.
     pub fn last(&self) -> Revision {
         self.read().last
+    }
+
+    /// How much there is.
+    pub fn amount(&self) -> Amount {
+        let state = self.read();
+        Amount { count: state.objects.len(), bytes: state.bytes, watchers: state.watchers.unfiled() }
     }
 
     /// How many objects there are.
@@ -146,6 +166,14 @@ impl Cache {
 }
 
 impl State {
+    /// Puts an object in; returns what was there.
+    fn put(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
+        self.bytes += object.size;
+        let previous = self.objects.insert(object.key(), object);
+        self.bytes -= previous.as_ref().map_or(0, |previous| previous.size);
+        previous
+    }
+
     fn now(&self, progress: Progress) -> Revision {
         progress.revision.max(self.last)
     }

@@ -143,6 +143,7 @@ impl Feed {
             for (index, fed) in fed.iter().enumerate() {
                 let mut state = fed.cache.write();
                 state.objects = states.remove(&(prefix.as_str(), index)).unwrap_or_default();
+                state.bytes = state.objects.values().map(|object| object.size).sum();
                 state.window = Window::new(range.revision, WINDOW);
                 state.last = range.revision;
                 state.watchers.clear();
@@ -214,11 +215,12 @@ fn apply(fed: &Fed, changes: &[&Change], revision: Revision) {
     for (storage_key, object) in parsed {
         let event = if let Some(object) = object {
             let object = Arc::new(object);
-            let previous = state.objects.insert(object.key(), object.clone());
+            let previous = state.put(object.clone());
             let kind = if previous.is_some() { EventType::Modified } else { EventType::Added };
             Event::new(kind, object, previous, revision)
         } else {
             let Some(previous) = remove(&mut state.objects, storage_key) else { continue };
+            state.bytes -= previous.size;
             Event::new(EventType::Deleted, Arc::new(previous.at(revision)), Some(previous), revision)
         };
         let event = Arc::new(event);
@@ -242,7 +244,7 @@ fn parse(kv: &KeyValue, prepare: &Prepare) -> Option<Object> {
     match serde_json::from_slice::<Value>(&kv.value) {
         Ok(value) => {
             let (value, fields) = prepare(value);
-            Some(Object::new(value, kv.mod_revision, fields))
+            Some(Object::new(value, kv.mod_revision, fields).of_size(kv.value.len()))
         }
         Err(error) => {
             tracing::error!(key = kv.key, %error, "a stored object can't be read");

@@ -22,6 +22,8 @@ pub struct Object {
     pub value: Arc<Value>,
     /// What field selectors see.
     pub fields: Vec<(&'static str, String)>,
+    /// Bytes of its stored form; 0 where it has none.
+    pub size: usize,
     json: OnceLock<Bytes>,
     protobuf: OnceLock<Option<Bytes>>,
 }
@@ -41,9 +43,15 @@ impl Object {
             revision,
             value: Arc::new(value),
             fields,
+            size: 0,
             json: OnceLock::new(),
             protobuf: OnceLock::new(),
         }
+    }
+
+    /// The same object, with the size of its stored form.
+    pub(crate) fn of_size(self, size: usize) -> Self {
+        Self { size, ..self }
     }
 
     /// The same object under a later resource version: what a watch shows of a deletion.
@@ -56,6 +64,7 @@ impl Object {
             revision,
             value: Arc::new(value),
             fields: self.fields.clone(),
+            size: self.size,
             json: OnceLock::new(),
             protobuf: OnceLock::new(),
         }

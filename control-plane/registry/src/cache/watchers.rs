@@ -117,6 +117,11 @@ impl Watchers {
         self.all.len()
     }
 
+    /// How many every event is tried against.
+    pub(crate) fn unfiled(&self) -> usize {
+        self.unfiled.len()
+    }
+
     /// Hands the event to those that want it. A watcher whose queue is full is dropped: its stream
     /// ends after what is queued, and the client begins again from what it saw last.
     pub(crate) fn send(&mut self, event: &Arc<Event>) {

@@ -1,5 +1,7 @@
 //! FlowSchema and PriorityLevelConfiguration: which requests wait for which.
 
+mod validate;
+
 use jiff::Timestamp;
 use serde_json::Value;
 use skep_api::field::ErrorList;
@@ -37,32 +39,11 @@ impl Strategy for Schema {
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
-        check(object, |root| {
-            let spec = root.child("spec");
-            spec.child("matchingPrecedence").within(1, 10000);
-            let level = spec.child("priorityLevelConfiguration").child("name");
-            level.require_with("must reference a priority level");
-            spec.child("distinguisherMethod").child("type").one_of(&["ByNamespace", "ByUser"]);
-            for rule in spec.child("rules").items() {
-                rule.child("subjects").require_with("subjects must contain at least one value");
-                let (resources, urls) = (rule.child("resourceRules"), rule.child("nonResourceRules"));
-                if resources.is_empty() && urls.is_empty() {
-                    rule.required("at least one of resourceRules and nonResourceRules has to be non-empty");
-                }
-                for subject in rule.child("subjects").items() {
-                    subject.child("kind").require_one_of(&["Group", "ServiceAccount", "User"]);
-                }
-                for entry in resources.items() {
-                    for field in ["verbs", "apiGroups", "resources"] {
-                        entry.child(field).require();
-                    }
-                }
-                for entry in urls.items() {
-                    entry.child("verbs").require();
-                    entry.child("nonResourceURLs").require();
-                }
-            }
-        })
+        check(object, validate::schema)
+    }
+
+    fn validate_status_update(&self, new: &Value, _old: &Value) -> ErrorList {
+        check(new, |root| validate::conditions(&root.child("status")))
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -95,6 +76,9 @@ impl Strategy for Level {
     fn default(&self, object: &mut Value) {
         let limited = object.text(&["spec", "type"]) == "Limited";
         let section = if limited { "limited" } else { "exempt" };
+        if limited && object.at(&["spec", "limited"]).is_none() {
+            return;
+        }
         default_to(object, &["spec", section, "nominalConcurrencyShares"], if limited { 30 } else { 0 });
         default_to(object, &["spec", section, "lendablePercent"], 0);
         if !limited {
@@ -109,35 +93,11 @@ impl Strategy for Level {
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
-        check(object, |root| {
-            let spec = root.child("spec");
-            let kind = spec.child("type");
-            kind.require_one_of(&["Exempt", "Limited"]);
-            let (limited, exempt) = (spec.child("limited"), spec.child("exempt"));
-            if kind.text() == "Exempt" && limited.is_set() {
-                limited.forbidden("must be nil if the type is not Limited");
-            }
-            if kind.text() == "Limited" && exempt.is_set() {
-                exempt.forbidden("must be nil if the type is Limited");
-            }
-            for section in [&limited, &exempt] {
-                section.child("nominalConcurrencyShares").non_negative();
-                section.child("lendablePercent").within(0, 100);
-            }
-            let response = limited.child("limitResponse");
-            if kind.text() == "Limited" {
-                response.child("type").require_one_of(&["Queue", "Reject"]);
-                let queuing = response.child("queuing");
-                let queues = queuing.child("queues").int().unwrap_or(0);
-                for field in ["queues", "handSize", "queueLengthLimit"] {
-                    queuing.child(field).positive();
-                }
-                let hand = queuing.child("handSize");
-                if hand.int().is_some_and(|h| h > queues) {
-                    hand.invalid(format!("should not be greater than queues ({queues})"));
-                }
-            }
-        })
+        check(object, validate::level)
+    }
+
+    fn validate_status_update(&self, new: &Value, _old: &Value) -> ErrorList {
+        check(new, |root| validate::conditions(&root.child("status")))
     }
 
     fn columns(&self) -> &'static [Column] {

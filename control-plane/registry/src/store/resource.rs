@@ -13,7 +13,7 @@ use skep_machinery::codec::{self, FieldValidation};
 
 use super::PREFIX;
 use super::read::Freshness;
-use crate::cache::{Cache, Feed, Filter};
+use crate::cache::{Amount, Cache, Feed, Filter};
 use crate::kinds;
 use crate::strategy::{KindRow, Storage};
 
@@ -50,6 +50,11 @@ impl Resource {
     /// How many objects there are.
     pub fn count(&self) -> usize {
         self.cache.len()
+    }
+
+    /// How much there is.
+    pub fn amount(&self) -> Amount {
+        self.cache.amount()
     }
 
     /// How many watches are open.
