@@ -15,8 +15,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("skep-machinery", &["skep-api"]),
     ("skep-storage", &[]),
     ("skep-webhook", &["skep-api"]),
-    ("skep-auth", &["skep-api", "skep-webhook"]),
-    ("skep-admission", &["skep-api", "skep-machinery", "skep-webhook"]),
+    ("skep-cel", &["skep-api"]),
+    ("skep-auth", &["skep-api", "skep-webhook", "skep-cel"]),
+    ("skep-admission", &["skep-api", "skep-machinery", "skep-webhook", "skep-cel"]),
     ("skep-flow-control", &["skep-api"]),
     (
         "skep-registry",
@@ -27,6 +28,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "skep-admission",
             "skep-flow-control",
             "skep-webhook",
+            "skep-cel",
         ],
     ),
     (
@@ -40,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "skep-flow-control",
             "skep-registry",
             "skep-webhook",
+            "skep-cel",
         ],
     ),
     ("skep-client", &["skep-api"]),
