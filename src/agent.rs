@@ -1,8 +1,9 @@
 //! A node: the agent with its credentials.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -10,6 +11,8 @@ use skep_auth::pki::Pki;
 use skep_client::{Client, ClientConfig, kubeconfig};
 use skep_node_agent::AgentConfig;
 use skep_node_agent::server::TlsFiles;
+use skep_service_proxy::ProxyMode;
+use skep_service_proxy::serve::ServeOptions;
 
 use crate::folders::Folders;
 use crate::isolate::Isolation;
@@ -65,6 +68,27 @@ pub(crate) struct NodeOptions {
     /// The pods that this node takes at most.
     #[arg(long, default_value_t = 110, value_name = "N")]
     pub(crate) max_pods: u32,
+    /// Who translates service addresses: ebpf, nftables or iptables; by default the first that the kernel can do.
+    #[arg(long, env = "SKEP_PROXY_MODE", value_name = "MODE")]
+    pub(crate) proxy_mode: Option<ProxyMode>,
+    /// Where the service proxy answers /healthz and /livez; "none": nowhere.
+    #[arg(long, default_value = "0.0.0.0:10256", value_name = "IP:PORT")]
+    pub(crate) healthz_bind_address: Listen,
+    /// Where the service proxy answers /metrics and /proxyMode; "none": nowhere.
+    #[arg(long, default_value = "127.0.0.1:10249", value_name = "IP:PORT")]
+    pub(crate) metrics_bind_address: Listen,
+}
+
+/// An address to listen on, or none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Listen(Option<SocketAddr>);
+
+impl FromStr for Listen {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(if matches!(text, "" | "none") { None } else { Some(text.parse()?) }))
+    }
 }
 
 impl NodeOptions {
@@ -97,6 +121,11 @@ impl NodeOptions {
             insecure_registries: self.insecure_registries.clone(),
             mtu: self.mtu,
             max_pods: self.max_pods,
+            proxy_mode: self.proxy_mode,
+            proxy_serve: ServeOptions {
+                healthz: self.healthz_bind_address.0,
+                metrics: self.metrics_bind_address.0,
+            },
             ..AgentConfig::new(self.name()?, vec![self.ip()?], client, tls)
         })
     }

@@ -12,12 +12,12 @@ use std::{
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use skep_agent_core::files::ClusterDns;
-use skep_client::{Informer, ListParams, Store, events::Recorder};
+use skep_client::{Client, Informer, ListParams, Store, events::Recorder};
 use skep_dns::{Advertisement, DnsConfig, advertise};
 use skep_ebpf_loader::{DataPlane, LoadOptions};
 use skep_network::{NetworkConfig, PodDataPath, PodNetwork};
 use skep_runtime::{Runtime, cgroup::Hierarchies};
-use skep_service_proxy::ProxyConfig;
+use skep_service_proxy::{ProxyConfig, ProxyMode};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -65,9 +65,12 @@ async fn start(config: AgentConfig, tracker: &TaskTracker, cancel: &Cancellation
         let (registration, health, cancel) = (registration.clone(), health.subscribe(), cancel.clone());
         tracker.spawn(async move { registration.heartbeat(health, cancel).await });
     }
-    let data_plane = load_data_plane(&config).await?;
+    let Services { data_plane, mode } = services(&config).await?;
     let Some(cidrs) = cancel.run_until_cancelled(registration.pod_cidrs()).await else { return Ok(()) };
-    let network = pod_network(&config, &cidrs, data_plane.clone()).await?;
+    // The route that rules need stays until another mode serves everything.
+    let before = skep_service_proxy::recorded_mode(&config.proxy_record());
+    let by_stack = mode.into_iter().chain(before).any(ProxyMode::is_rules);
+    let network = pod_network(&config, &cidrs, data_plane.clone(), by_stack).await?;
 
     let client = config.client.clone();
     let nodes = Informer::new(client.all::<Node>(), all()).spawn(tracker, cancel.clone());
@@ -104,8 +107,11 @@ async fn start(config: AgentConfig, tracker: &TaskTracker, cancel: &Cancellation
 
     spawn_routes(tracker, cancel, tools.clone(), nodes, config.node_name.clone());
     spawn_dns(tracker, cancel, &config)?;
-    if let Some(data_plane) = data_plane {
-        spawn_proxy(tracker, cancel, &config, data_plane, &tools.metrics)?;
+    if let Some(mode) = mode {
+        let settled = watch::Sender::new(None);
+        spawn_service_routes(tracker, cancel, tools.clone(), settled.subscribe());
+        let proxy = proxy_config(&config, mode, data_plane, settled, &tools.metrics)?;
+        spawn_proxy(tracker, cancel, proxy, config.client.clone());
     }
     {
         let (tools, health, cancel) = (tools.clone(), health.clone(), cancel.clone());
@@ -125,28 +131,72 @@ async fn start(config: AgentConfig, tracker: &TaskTracker, cancel: &Cancellation
     Ok(())
 }
 
-async fn load_data_plane(config: &AgentConfig) -> Result<Option<Arc<DataPlane>>, Error> {
+/// What carries services: the programs, where the kernel takes them, and the mode.
+struct Services {
+    data_plane: Option<Arc<DataPlane>>,
+    mode: Option<ProxyMode>,
+}
+
+/// Loads the eBPF programs, and settles on a proxy mode: the one that was asked for or else the best that works.
+async fn services(config: &AgentConfig) -> Result<Services, Error> {
     if !config.data_plane {
-        return Ok(None);
+        return Ok(Services { data_plane: None, mode: None });
     }
+    let wanted = config.proxy_mode;
+    if let Some(mode) = wanted {
+        mode.probe_rules().await?;
+    }
+    let loaded = load_data_plane(config, wanted.is_some_and(ProxyMode::is_rules)).await;
+    let (data_plane, mode) = match (loaded, wanted) {
+        (Ok(plane), wanted) => (Some(plane), wanted.unwrap_or_default()),
+        (Err(error), Some(ProxyMode::Ebpf)) => return Err(error),
+        (Err(error), wanted) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "no eBPF programs on this kernel: pods are reached by plain routes"
+            );
+            let mode = match wanted {
+                Some(mode) => mode,
+                None => first_rules().await.ok_or(error)?,
+            };
+            (None, mode)
+        }
+    };
+    tracing::info!(%mode, asked_for = wanted.is_some(), "services are translated by");
+    Ok(Services { data_plane, mode: Some(mode) })
+}
+
+/// The first mode of rules that works here.
+async fn first_rules() -> Option<ProxyMode> {
+    for mode in ProxyMode::ALL.into_iter().filter(|mode| mode.is_rules()) {
+        match mode.probe_rules().await {
+            Ok(()) => return Some(mode),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "proxy mode"),
+        }
+    }
+    None
+}
+
+async fn load_data_plane(config: &AgentConfig, pods_only: bool) -> Result<Arc<DataPlane>, Error> {
     let options = LoadOptions {
         pin_dir: config.pin_dir.clone(),
         cgroup: config.cgroup.as_ref().map(|c| Path::new(c.trim_matches('/')).to_path_buf()),
         map_sizes: Default::default(),
-        pods_only: false,
+        pods_only,
     };
     // Loading compiles for the kernel: hundreds of milliseconds of CPU.
     let loaded = tokio::task::spawn_blocking(move || DataPlane::load(options))
         .await
         .map_err(|e| Error::Config(e.to_string()))??;
     loaded.set_node_addresses(&config.node_ips)?;
-    Ok(Some(Arc::new(loaded)))
+    Ok(Arc::new(loaded))
 }
 
 async fn pod_network(
     config: &AgentConfig,
     cidrs: &[String],
     data_plane: Option<Arc<DataPlane>>,
+    services_by_stack: bool,
 ) -> Result<PodNetwork, Error> {
     let parse = |list: &[String]| {
         list.iter()
@@ -159,6 +209,7 @@ async fn pod_network(
         pod_cidrs: parse(cidrs)?,
         service_cidrs: parse(&config.service_cidrs)?,
         cluster_cidrs: parse(&config.cluster_cidrs)?,
+        services_by_stack,
         node_ips: config.node_ips.clone(),
         mtu: config.mtu,
         data_plane: data_plane.map(|plane| plane as Arc<dyn PodDataPath>),
@@ -200,37 +251,61 @@ fn spawn_routes(
     });
 }
 
-fn spawn_proxy(
+/// Follows the proxy: once no rules translate service addresses any more, none need be routed to them.
+fn spawn_service_routes(
     tracker: &TaskTracker,
     cancel: &CancellationToken,
+    tools: SharedTools,
+    mut settled: watch::Receiver<Option<ProxyMode>>,
+) {
+    let cancel = cancel.clone();
+    tracker.spawn(async move {
+        let follow = async {
+            let Ok(mode) = settled.wait_for(Option::is_some).await.map(|mode| *mode) else { return };
+            let by_stack = mode.is_some_and(ProxyMode::is_rules);
+            while let Err(error) = tools.network.set_services_by_stack(by_stack).await {
+                tracing::warn!(%error, "routes of service addresses");
+                tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+            }
+        };
+        cancel.run_until_cancelled(follow).await;
+    });
+}
+
+fn proxy_config(
     config: &AgentConfig,
-    data_plane: Arc<DataPlane>,
+    mode: ProxyMode,
+    data_plane: Option<Arc<DataPlane>>,
+    settled: watch::Sender<Option<ProxyMode>>,
     metrics: &Metrics,
-) -> Result<(), Error> {
-    let parse = |range: &String| range.parse().map_err(|e| Error::Config(format!("range {range:?}: {e}")));
-    let proxy = ProxyConfig {
+) -> Result<ProxyConfig, Error> {
+    let parse = |ranges: &[String]| {
+        let parse =
+            |range: &String| range.parse().map_err(|e| Error::Config(format!("range {range:?}: {e}")));
+        ranges.iter().map(parse).collect::<Result<Vec<IpNet>, Error>>()
+    };
+    let (cluster_cidrs, service_cidrs) = (parse(&config.cluster_cidrs)?, parse(&config.service_cidrs)?);
+    Ok(ProxyConfig {
         node_name: config.node_name.clone(),
+        mode,
         node_addresses: config.node_ips.clone(),
-        mode: skep_service_proxy::ProxyMode::Ebpf,
-        data_plane: Some(data_plane),
+        data_plane,
         // The pod network follows the uplinks itself.
         attach_uplinks: false,
         // Service addresses too: one that nobody serves must be refused by its route, not sent away.
-        keep_source: config
-            .cluster_cidrs
-            .iter()
-            .chain(&config.service_cidrs)
-            .map(parse)
-            .collect::<Result<_, _>>()?,
-        cluster_cidrs: config.cluster_cidrs.iter().map(parse).collect::<Result<_, _>>()?,
-        service_cidrs: config.service_cidrs.iter().map(parse).collect::<Result<_, _>>()?,
+        keep_source: [cluster_cidrs.clone(), service_cidrs.clone()].concat(),
+        cluster_cidrs,
+        service_cidrs,
         netns_dir: config.run_dir.join("netns"),
-        record: Some(config.state_dir.join("proxy.json")),
-        serve: skep_service_proxy::serve::ServeOptions::usual(),
-        settled: watch::Sender::new(None),
+        record: Some(config.proxy_record()),
+        serve: config.proxy_serve.clone(),
+        settled,
         metrics: metrics.proxy.clone(),
-    };
-    let (client, cancel) = (config.client.clone(), cancel.clone());
+    })
+}
+
+fn spawn_proxy(tracker: &TaskTracker, cancel: &CancellationToken, proxy: ProxyConfig, client: Client) {
+    let cancel = cancel.clone();
     tracker.spawn(async move {
         loop {
             match skep_service_proxy::run(client.clone(), proxy.clone(), cancel.clone()).await {
@@ -248,7 +323,6 @@ fn spawn_proxy(
             }
         }
     });
-    Ok(())
 }
 
 fn spawn_dns(tracker: &TaskTracker, cancel: &CancellationToken, config: &AgentConfig) -> Result<(), Error> {

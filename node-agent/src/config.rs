@@ -8,6 +8,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::Taint;
 use skep_client::Client;
+use skep_service_proxy::{ProxyMode, serve::ServeOptions};
 
 use crate::server::TlsFiles;
 
@@ -65,6 +66,10 @@ pub struct AgentConfig {
     pub resolv_conf: PathBuf,
     /// Load the eBPF data plane and the service proxy.
     pub data_plane: bool,
+    /// Who translates service addresses; none: the best that the kernel can do.
+    pub proxy_mode: Option<ProxyMode>,
+    /// Where the service proxy serves its health and metrics.
+    pub proxy_serve: ServeOptions,
     /// Most pods on this node.
     pub max_pods: u32,
 }
@@ -105,6 +110,8 @@ impl AgentConfig {
             dns_port: 10053,
             resolv_conf: "/etc/resolv.conf".into(),
             data_plane: true,
+            proxy_mode: None,
+            proxy_serve: ServeOptions::usual(),
             max_pods: 110,
         }
     }
@@ -113,6 +120,11 @@ impl AgentConfig {
     pub(crate) fn pods_cgroup(&self) -> String {
         let base = self.cgroup.as_deref().unwrap_or("").trim_matches('/');
         if base.is_empty() { "/skep-pods".to_owned() } else { format!("/{base}/pods") }
+    }
+
+    /// The file that says in which mode services were left.
+    pub(crate) fn proxy_record(&self) -> PathBuf {
+        self.state_dir.join(crate::PROXY_RECORD)
     }
 
     pub(crate) fn runtime(&self) -> skep_runtime::RuntimeConfig {

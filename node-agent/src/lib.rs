@@ -23,6 +23,9 @@ pub use compose::run;
 pub use config::AgentConfig;
 pub use purge::{PurgeOptions, purge, stop_pods};
 
+/// The file in the agent's state folder that says in which mode services were left.
+pub const PROXY_RECORD: &str = "proxy.json";
+
 /// What ends the agent.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -35,6 +38,9 @@ pub enum Error {
     /// The eBPF data plane.
     #[error("data plane: {0}")]
     DataPlane(#[from] skep_ebpf_loader::Error),
+    /// The service proxy.
+    #[error("service proxy: {0}")]
+    Proxy(#[from] skep_service_proxy::Error),
     /// The API server.
     #[error("API server: {0}")]
     Api(#[from] skep_client::Error),

@@ -69,6 +69,8 @@ pub async fn stop_pods(options: PurgeOptions) -> Result<(), Error> {
 /// The first thing that cannot be removed; what comes after it stays for the next call.
 pub async fn purge(options: PurgeOptions) -> Result<(), Error> {
     let runtime = options.runtime();
+    // Rules lead to pods that go.
+    skep_service_proxy::purge_rules(&options.state_dir.join(crate::PROXY_RECORD)).await?;
     // The network first: its pins live in the run folder, and it restores sysctls by its records.
     PodNetwork::purge(&options.run_dir, &options.state_dir).await?;
     skep_runtime::purge::purge(runtime).await?;

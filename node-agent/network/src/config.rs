@@ -24,6 +24,9 @@ pub struct NetworkConfig {
     pub pod_cidrs: Vec<IpNet>,
     /// Service ranges: what of them is not translated is unreachable rather than sent to the gateway.
     pub service_cidrs: Vec<IpNet>,
+    /// Services are translated by rules in the host's stack: the node's own processes need a route to service
+    /// addresses for their packets to get there. See [`crate::PodNetwork::set_services_by_stack`].
+    pub services_by_stack: bool,
     /// The cluster's pod ranges, unreachable where no route to a node or pod is more specific.
     pub cluster_cidrs: Vec<IpNet>,
     /// This node's addresses: the source of what the host sends to its pods, and the guide to the uplink.

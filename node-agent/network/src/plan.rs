@@ -144,6 +144,17 @@ pub(crate) fn wanted_on_node<'a>(
     wanted
 }
 
+/// Routes that lead service addresses into the loopback interface. Rules that translate the node's own packets come
+/// after routing, which must not have refused them; what no rule translates ends there.
+pub(crate) fn service_routes(config: &NetworkConfig, node: &Seen) -> Vec<Route> {
+    let route = |range: &IpNet| Route {
+        destination: *range,
+        target: Target::Interface("lo".to_owned()),
+        source: local_source(config, range.addr(), node),
+    };
+    config.service_cidrs.iter().map(route).collect()
+}
+
 fn alias(record: &Record) -> String {
     // The kernel takes 255 bytes; names are at most 253 each.
     let mut text = format!("pod {} {}/{}", record.uid, record.namespace, record.name);

@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::{
@@ -15,7 +18,7 @@ use crate::{
     Error, NetworkConfig, Peer, PodAttachment, PodEndpoint, PodRequest, Result,
     kernel::{Netlink, NewPair},
     locks::KeyedLocks,
-    model::{Op, Seen},
+    model::{Op, Route, Seen, Target},
     names,
     netns::{self, Namespace},
     plan::{self, Pair, Strays},
@@ -53,6 +56,8 @@ pub(crate) struct Node {
     ready: RwLock<BTreeMap<String, Record>>,
     /// `None` until told: routes to peers of an earlier run stay until then.
     peers: RwLock<Option<Vec<Peer>>>,
+    /// Whether service addresses must get into the host's stack. One flag, guarding nothing else.
+    services_by_stack: AtomicBool,
     /// The interfaces with uplink programs, by index.
     uplinks: Mutex<BTreeMap<u32, String>>,
     locks: KeyedLocks,
@@ -77,6 +82,7 @@ impl PodNetwork {
         let records = Records::open(&config.state_dir)?;
         let settings = node_sysctls(&config, &netlink.observe().await?);
         sysctl::set_recorded(&namespace, &config.state_dir, settings).await?;
+        let services_by_stack = AtomicBool::new(config.services_by_stack);
         let node = Arc::new(Node {
             config,
             namespace,
@@ -84,6 +90,7 @@ impl PodNetwork {
             records: Mutex::new(records),
             ready: RwLock::default(),
             peers: RwLock::default(),
+            services_by_stack,
             uplinks: Mutex::default(),
             locks: KeyedLocks::default(),
         });
@@ -138,6 +145,26 @@ impl PodNetwork {
     pub async fn set_peers(&self, peers: Vec<Peer>) -> Result<()> {
         *self.node.peers.write().await = Some(peers);
         self.node.repair(Strays::Keep).await
+    }
+
+    /// Whether service addresses are translated by rules in the host's stack from now on (the node's own packets
+    /// to them are routed to loopback, where the rules get at them), or before they reach the stack.
+    ///
+    /// # Errors
+    /// When the kernel refuses a route.
+    pub async fn set_services_by_stack(&self, by_stack: bool) -> Result<()> {
+        self.node.services_by_stack.store(by_stack, Ordering::Relaxed);
+        if by_stack {
+            return self.node.repair(Strays::Keep).await;
+        }
+        let seen = self.node.netlink.observe().await?;
+        let is_ours = |route: &Route| {
+            route.target == Target::Interface("lo".to_owned())
+                && self.node.config.service_cidrs.contains(&route.destination)
+        };
+        let ops: Vec<Op> =
+            seen.routes.iter().filter(|route| is_ours(route)).cloned().map(Op::DeleteRoute).collect();
+        self.node.netlink.apply(&ops).await
     }
 
     /// The pods' networks that are up.
@@ -350,8 +377,11 @@ impl Node {
     async fn repair_node(&self, seen: &Seen, strays: Strays) -> (Vec<String>, Result<()>) {
         let ready = self.ready.read().await;
         let peers = self.peers.read().await;
-        let wanted =
+        let mut wanted =
             plan::wanted_on_node(&self.config, ready.values(), peers.as_deref().unwrap_or(&[]), seen);
+        if self.services_by_stack.load(Ordering::Relaxed) {
+            wanted.routes.extend(plan::service_routes(&self.config, seen));
+        }
         let mut ops = plan::steps(&wanted, seen, strays);
         if let Some(peers) = peers.as_deref() {
             ops.extend(plan::stale_peer_routes(peers, seen));

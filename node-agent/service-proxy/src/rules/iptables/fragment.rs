@@ -124,6 +124,11 @@ pub(crate) fn ground(ground: &Ground, families: &[Family]) -> Fragment {
         let node_ports = ground.addresses(family).into_iter().filter(|a| !(a.is_ipv6() && a.is_loopback()));
         let to_node = node_ports.map(|address| format!("-d {address} -j {NODE_PORTS}")).collect();
         fragment.lines.insert((family, Table::Nat, SERVICES.to_owned()), to_node);
+        // What is not translated by now is nobody's.
+        let unknown = Ground::nets(&ground.services, family).into_iter().flat_map(|net| {
+            [format!("-d {net} -p tcp -j REJECT --reject-with tcp-reset"), format!("-d {net} -j REJECT")]
+        });
+        fragment.lines.insert((family, Table::Filter, SERVICES.to_owned()), unknown.collect());
     }
     fragment
 }

@@ -117,7 +117,7 @@ fn chains(fragment: &mut Fragment, ground: &Ground, family: Family) {
     let mut no_such_port = vec![format!("{ip} daddr @{CLUSTER_IPS} goto {REJECT}")];
     let services = Ground::nets(&ground.services, family);
     if !services.is_empty() {
-        no_such_port.push(format!("{ip} daddr {{ {} }} drop", services.join(", ")));
+        no_such_port.push(format!("{ip} daddr {{ {} }} goto {REJECT}", services.join(", ")));
     }
     add("cluster-ips-check", None, no_such_port);
     add("masquerading", None, masquerading(ground, family));

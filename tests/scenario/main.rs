@@ -1,0 +1,91 @@
+//! Runs `tests/scenarios/*.yaml` against every back end of the service proxy, in network namespaces.
+//!
+//! A file says what objects there are, and then what connections must lead to; step by step. Each back end has one
+//! world: a node with pods, another node with pods, and a client outside. The proxy runs there as it does on a node,
+//! fed by a small API server in this process. A scenario begins and ends without services, so what one leaves behind
+//! fails the next.
+
+mod api;
+mod probe;
+mod script;
+mod world;
+
+use std::{path::Path, time::Instant};
+
+use anyhow::{Context, Result, ensure};
+use script::Scenario;
+use skep_service_proxy::ProxyMode;
+use skep_tests::require;
+use world::World;
+
+/// All scenarios, by file name.
+fn scenarios() -> Result<Vec<(String, Scenario)>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == "yaml") {
+            let text = std::fs::read_to_string(&path)?;
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let scenario = serde_yaml::from_str(&text).with_context(|| path.display().to_string())?;
+            found.push((name, scenario));
+        }
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    let only = std::env::var("SKEP_SCENARIO").ok();
+    found.retain(|(name, _)| only.as_ref().is_none_or(|only| name.contains(only)));
+    Ok(found)
+}
+
+/// Runs every scenario against one back end and prints a table.
+fn run_all(mode: ProxyMode) -> Result<()> {
+    let scenarios = scenarios()?;
+    ensure!(!scenarios.is_empty(), "no scenarios");
+    let mut world = World::new(mode)?;
+    let mut failures = Vec::new();
+    println!("{:<44} {:<9} {:>6}  RESULT", "SCENARIO", "MODE", "MS");
+    for (name, scenario) in &scenarios {
+        let started = Instant::now();
+        let result = if scenario.modes.as_ref().is_some_and(|modes| !modes.iter().any(|m| m == mode.name())) {
+            println!("{name:<44} {mode:<9} {:>6}  not for this mode", "-");
+            continue;
+        } else {
+            world.run(scenario)
+        };
+        let took = started.elapsed().as_millis();
+        match result {
+            Ok(()) => println!("{name:<44} {mode:<9} {took:>6}  ok"),
+            Err(error) => {
+                println!("{name:<44} {mode:<9} {took:>6}  FAILED: {error:#}");
+                failures.push(format!("{name}: {error:#}"));
+            }
+        }
+    }
+    world.leave()?;
+    ensure!(
+        failures.is_empty(),
+        "{} of {} failed:\n{}",
+        failures.len(),
+        scenarios.len(),
+        failures.join("\n")
+    );
+    Ok(())
+}
+
+/// Every scenario by eBPF.
+#[test]
+fn scenarios_hold_with_ebpf() -> Result<()> {
+    if require("scenarios_hold_with_ebpf") { run_all(ProxyMode::Ebpf) } else { Ok(()) }
+}
+
+/// Every scenario by nftables.
+#[test]
+fn scenarios_hold_with_nftables() -> Result<()> {
+    if require("scenarios_hold_with_nftables") { run_all(ProxyMode::Nftables) } else { Ok(()) }
+}
+
+/// Every scenario by iptables.
+#[test]
+fn scenarios_hold_with_iptables() -> Result<()> {
+    if require("scenarios_hold_with_iptables") { run_all(ProxyMode::Iptables) } else { Ok(()) }
+}

@@ -1,0 +1,183 @@
+//! The two ends of a scenario's connections: `netprobe serve` answers with its name and who asked, `netprobe dial`
+//! asks over fresh connections, `netprobe flow` goes on asking over one.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+
+/// Answers and questions between network namespaces.
+#[derive(Debug, Parser)]
+enum Arguments {
+    /// Answers until its standard input closes.
+    Serve {
+        /// The name to answer with.
+        name: String,
+        /// The ports, TCP and UDP, of every address.
+        #[arg(required = true)]
+        ports: Vec<u16>,
+    },
+    /// Asks over fresh connections; prints a line each.
+    Dial {
+        /// The protocol.
+        protocol: Protocol,
+        /// Where.
+        target: SocketAddr,
+        /// How often.
+        #[arg(long, default_value_t = 1)]
+        count: usize,
+        /// How long to wait for each answer.
+        #[arg(long, default_value_t = 400)]
+        milliseconds: u64,
+    },
+    /// Asks once for each line of its standard input, over one connection.
+    Flow {
+        /// The protocol.
+        protocol: Protocol,
+        /// Where.
+        target: SocketAddr,
+        /// How long to wait for each answer.
+        #[arg(long, default_value_t = 400)]
+        milliseconds: u64,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Protocol {
+    Tcp,
+    Udp,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse() {
+        Arguments::Serve { name, ports } => serve(&name, &ports),
+        Arguments::Dial { protocol, target, count, milliseconds } => {
+            for _ in 0..count {
+                let answer = match Flow::open(protocol, target, Duration::from_millis(milliseconds)) {
+                    Ok(mut flow) => flow.ask(),
+                    Err(error) => word(&error),
+                };
+                println!("{answer}");
+            }
+            Ok(())
+        }
+        Arguments::Flow { protocol, target, milliseconds } => {
+            let mut flow = Flow::open(protocol, target, Duration::from_millis(milliseconds))?;
+            for line in std::io::stdin().lines() {
+                line?;
+                println!("{}", flow.ask());
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The address without the form that IPv6 sockets give IPv4 ones.
+fn plain(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}
+
+fn serve(name: &str, ports: &[u16]) -> Result<()> {
+    for &port in ports {
+        let listener = TcpListener::bind(format!("[::]:{port}")).with_context(|| format!("TCP {port}"))?;
+        let socket = UdpSocket::bind(format!("[::]:{port}")).with_context(|| format!("UDP {port}"))?;
+        let tcp_name = name.to_owned();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let name = tcp_name.clone();
+                thread::spawn(move || answer_stream(&stream, &name));
+            }
+        });
+        let udp_name = name.to_owned();
+        thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                // Who went meanwhile does not matter.
+                let _ = socket.send_to(format!("{udp_name} {}", plain(from.ip())).as_bytes(), from);
+            }
+        });
+    }
+    println!("ready");
+    std::io::stdout().flush()?;
+    // The end of the input is the end.
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    Ok(())
+}
+
+fn answer_stream(stream: &TcpStream, name: &str) {
+    let Ok(from) = stream.peer_addr() else { return };
+    let mut lines = BufReader::new(stream).lines();
+    while let Some(Ok(_)) = lines.next() {
+        let mut stream = stream;
+        if writeln!(stream, "{name} {}", plain(from.ip())).is_err() {
+            return;
+        }
+    }
+}
+
+enum Flow {
+    Tcp(BufReader<TcpStream>),
+    Udp(UdpSocket),
+}
+
+impl Flow {
+    fn open(protocol: Protocol, target: SocketAddr, limit: Duration) -> std::io::Result<Self> {
+        match protocol {
+            Protocol::Tcp => {
+                let stream = TcpStream::connect_timeout(&target, limit)?;
+                stream.set_read_timeout(Some(limit))?;
+                Ok(Self::Tcp(BufReader::new(stream)))
+            }
+            Protocol::Udp => {
+                let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let socket = UdpSocket::bind(any)?;
+                socket.connect(target)?;
+                socket.set_read_timeout(Some(limit))?;
+                Ok(Self::Udp(socket))
+            }
+        }
+    }
+
+    /// The answer, or a word for why there is none.
+    fn ask(&mut self) -> String {
+        let asked = match self {
+            Self::Tcp(stream) => stream.get_mut().write_all(b"?\n").and_then(|()| {
+                let mut line = String::new();
+                stream.read_line(&mut line).map(|_| line)
+            }),
+            Self::Udp(socket) => socket.send(b"?").and_then(|_| {
+                let mut buffer = [0; 256];
+                let length = socket.recv(&mut buffer)?;
+                Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+            }),
+        };
+        match asked {
+            Ok(answer) if answer.trim().is_empty() => "closed".to_owned(),
+            Ok(answer) => answer.trim().to_owned(),
+            Err(error) => word(&error),
+        }
+    }
+}
+
+/// What a scenario calls an error.
+fn word(error: &std::io::Error) -> String {
+    use std::io::ErrorKind::{
+        ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut, WouldBlock,
+    };
+    match error.kind() {
+        ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable => "refused".to_owned(),
+        TimedOut | WouldBlock => "dropped".to_owned(),
+        _ => match error.raw_os_error() {
+            // A socket that was destroyed under its owner.
+            Some(103) => "refused".to_owned(),
+            // A connect that a program of the kernel forbids.
+            Some(1) => "refused".to_owned(),
+            _ => format!("error: {error}"),
+        },
+    }
+}
