@@ -20,7 +20,7 @@ use skep_auth::authentication::{Bearer, TokenVerifier};
 use skep_auth::authorization::Authorizer;
 use skep_auth::authorization::rbac::Rbac;
 use skep_auth::pki::{Pki, PkiOptions, ServingCertificate};
-use skep_auth::tokens::{ServiceAccountVerifier, Signer};
+use skep_auth::tokens::{SecretTokenVerifier, ServiceAccountVerifier, Signer};
 use skep_client::Client;
 use skep_controllers::{ControllersConfig, PodRange};
 use skep_registry::Registry;
@@ -35,12 +35,13 @@ use crate::isolate::Isolation;
 use crate::limits::Limits;
 use crate::{host, runtime};
 
+mod accounts;
+mod encryption;
 mod security;
 
+pub(crate) use accounts::Accounts;
+pub(crate) use encryption::Encryption;
 pub(crate) use security::Security;
-
-/// Who issues service-account tokens, and whom they are for.
-const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 /// How often certificates are looked at while the server runs.
 const RENEWAL: Duration = Duration::from_secs(6 * 3600);
@@ -108,6 +109,10 @@ pub(crate) struct Plane {
     pub(crate) security: Security,
     #[command(flatten)]
     pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) accounts: Accounts,
+    #[command(flatten)]
+    pub(crate) encryption: Encryption,
 }
 
 /// A running control plane.
@@ -151,11 +156,13 @@ pub(crate) async fn start(
     let listener = listen(SocketAddr::new(unspecified(address.ip()), plane.secure_port)).await?;
     let pki = Pki::load_or_create(&folders.pki(), &pki_options(plane, address)?)?;
     let storage = storage(folders, plane).await?;
+    let storage = plane.encryption.wrap(storage, tasks, cancel).await?;
     let rbac = Arc::new(Rbac::new());
     let gates = Gates::new(Arc::clone(&rbac));
     let options = registry_options(plane, gates.clone());
     let registry = Registry::start(storage, options, tasks, cancel.child_token()).await?;
-    let api = build(plane, &pki, &registry, address, &rbac, &gates)?;
+    let signer = plane.accounts.signer(&pki)?;
+    let api = build(plane, &pki, &registry, address, &rbac, &gates, &signer)?;
     let cluster = Bootstrap {
         address: address.ip(),
         port: address.port(),
@@ -185,7 +192,7 @@ pub(crate) async fn start(
         let plain = listen(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), plane.insecure_port)).await?;
         spawn(tasks, "the plain port", api.clone().serve_plain(plain, cancel.child_token()));
     }
-    controllers(&api, plane, &pki, tasks, cancel)?;
+    controllers(&api, plane, &pki, signer, tasks, cancel)?;
     Ok(Server { pki, address })
 }
 
@@ -194,6 +201,7 @@ fn controllers(
     api: &ApiServer,
     plane: &Plane,
     pki: &Pki,
+    signer: Arc<Signer>,
     tasks: &TaskTracker,
     cancel: &CancellationToken,
 ) -> Result<()> {
@@ -204,7 +212,13 @@ fn controllers(
     };
     let pod_ranges =
         plane.pod_cidr.iter().map(|range| PodRange { cluster: *range, node_prefix: node_prefix(range) });
-    let config = ControllersConfig { pod_ranges: pod_ranges.collect(), ca_pem: pki.ca_pem().to_owned() };
+    let authority = skep_auth::certificates::Authority::new(pki.ca_pem(), &pki.ca_key_pem())?;
+    let config = ControllersConfig {
+        pod_ranges: pod_ranges.collect(),
+        ca_pem: pki.ca_pem().to_owned(),
+        authority: Some(Arc::new(authority)),
+        tokens: Some(signer),
+    };
     tasks.spawn(skep_controllers::run(
         client("system:kube-controller-manager"),
         config,
@@ -234,11 +248,13 @@ fn build(
     address: SocketAddr,
     rbac: &Arc<Rbac>,
     gates: &Gates,
+    signer: &Arc<Signer>,
 ) -> Result<ApiServer> {
     let lookup = ClusterLookup(Arc::clone(registry));
-    let signer = Signer::new(pki.service_account_key_pem(), ISSUER, vec![ISSUER.to_owned()])?;
-    let mut verifiers: Vec<Arc<dyn TokenVerifier>> =
-        vec![Arc::new(ServiceAccountVerifier::new(Arc::clone(&signer), lookup.clone()))];
+    let mut verifiers: Vec<Arc<dyn TokenVerifier>> = vec![
+        Arc::new(ServiceAccountVerifier::new(Arc::clone(signer), lookup.clone())),
+        Arc::new(SecretTokenVerifier::new(Arc::clone(signer), lookup.clone())),
+    ];
     verifiers.extend(plane.security.verifiers(&lookup)?);
     let bearer = Arc::new(Bearer::new(verifiers, signer.audiences().to_vec()));
     let authentication = plane.security.authentication(pki, &bearer)?;
@@ -247,7 +263,7 @@ fn build(
     let kubelet =
         pki.stored_client("apiserver-kubelet-client", "skep-apiserver-kubelet", &["system:masters"])?;
     let mut config = Config {
-        tokens: Some(Tokens { signer, bearer }),
+        tokens: Some(Tokens { signer: Arc::clone(signer), bearer }),
         kubelets: Some(Kubelets::new(pki.ca_pem(), &kubelet.cert_pem, &kubelet.key_pem)?),
         advertise: Some(address),
         rbac: Some(Arc::clone(rbac)),

@@ -47,8 +47,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("skep-client", &["skep-api"]),
     ("skep-scheduler", &["skep-api", "skep-client"]),
-    // Of admission only the pure count of what a quota holds: both sides must agree on it.
-    ("skep-controllers", &["skep-api", "skep-client"]),
+    // Of auth what is signed: certificates, and tokens kept in Secrets.
+    ("skep-controllers", &["skep-api", "skep-client", "skep-auth"]),
     ("skep-ebpf-abi", &[]),
     ("skep-ebpf-programs", &["skep-ebpf-abi"]),
     ("skep-ebpf-loader", &["skep-ebpf-abi"]),

@@ -78,7 +78,9 @@ pub(crate) async fn handle(call: Call<'_>, body: Body) -> Result<Answer, ApiErro
             // A token for an account that is not there is not found, whatever admission says.
             registry.get(&target.clone().below(""), None).await?;
             let request = registry.admit_below(&target, decoded.object, &options).await?;
-            tokens::issue(&call, &request).await?
+            let (answer, warnings) = tokens::issue(&call, &request).await?;
+            warnings.into_iter().for_each(|warning| options.notes.warn(warning));
+            answer
         }
         _ => return Err(ApiError::no_such_path()),
     };

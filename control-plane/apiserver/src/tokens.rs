@@ -24,7 +24,7 @@ pub struct Tokens {
 }
 
 /// Answers a TokenRequest.
-pub(crate) async fn issue(call: &Call<'_>, request: &Value) -> Result<Value, ApiError> {
+pub(crate) async fn issue(call: &Call<'_>, request: &Value) -> Result<(Value, Vec<String>), ApiError> {
     let tokens = call
         .server
         .tokens
@@ -63,8 +63,7 @@ pub(crate) fn documents(tokens: Option<&Tokens>, path: &str) -> Option<Answer> {
     let signer = &tokens?.signer;
     match path {
         "/.well-known/openid-configuration" => {
-            let uri = format!("{}/openid/v1/jwks", signer.issuer().trim_end_matches('/'));
-            Some(respond::json(StatusCode::OK, &signer.discovery_document(&uri)))
+            Some(respond::json(StatusCode::OK, &signer.discovery_document()))
         }
         "/openid/v1/jwks" => {
             let body = signer.jwks().to_string();

@@ -40,6 +40,13 @@ pub enum Error {
     Usage(String),
 }
 
+/// When a certificate (PEM) ends; `None` when it can't be read.
+pub fn not_after(pem: &[u8]) -> Option<jiff::Timestamp> {
+    let block = pem::parse(pem).ok()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(block.contents()).ok()?;
+    jiff::Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
+}
+
 /// What a request asks for. Its signature has been checked.
 #[derive(Clone, Debug)]
 pub struct Request {

@@ -4,6 +4,10 @@
 //! few workers. Inputs and outputs are the API only; a controller that is stopped anywhere goes on from
 //! what the API shows. Everything a controller decides is in a function without I/O, tested as such.
 
+mod account_tokens;
+mod bootstrap_tokens;
+mod certificates;
+mod cluster_roles;
 mod cronjob;
 mod daemonset;
 mod deployment;
@@ -34,9 +38,12 @@ mod work;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use skep_auth::certificates::Authority;
+use skep_auth::tokens::Signer;
 use skep_client::Client;
 use skep_client::events::Recorder;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +62,10 @@ pub struct ControllersConfig {
     pub pod_ranges: Vec<PodRange>,
     /// The cluster's certificate authority, published to every namespace.
     pub ca_pem: String,
+    /// Signs certificate requests; without it somebody else does.
+    pub authority: Option<Arc<Authority>>,
+    /// Signs the tokens that are kept in Secrets; without it they stay empty.
+    pub tokens: Option<Arc<Signer>>,
 }
 
 /// Runs all controllers until cancelled.
@@ -99,6 +110,11 @@ pub async fn run(client: Client, config: ControllersConfig, cancel: Cancellation
     let namespaces = namespace::Namespaces::new(&client, &mut sources);
     let accounts = service_account::ServiceAccounts::new(&client, &mut sources);
     let root_cas = root_ca::RootCas::new(&client, &config.ca_pem, &mut sources);
+    let account_tokens =
+        account_tokens::AccountTokens::new(&client, config.tokens, &config.ca_pem, &mut sources);
+    let certificates = certificates::Certificates::new(&client, config.authority, &mut sources);
+    let bootstrap_tokens = bootstrap_tokens::BootstrapTokens::new(&client, &mut sources);
+    let cluster_roles = cluster_roles::ClusterRoles::new(&client, &mut sources);
     let nodes = recorder("node-controller");
     let ipam = ipam::Ipam::new(&client, &nodes, &ranges, &mut sources);
     let lifecycle = node_lifecycle::NodeLifecycle::new(&client, &nodes, NODE_MONITOR_GRACE, &mut sources);
@@ -130,6 +146,10 @@ pub async fn run(client: Client, config: ControllersConfig, cancel: Cancellation
             Box::pin(namespaces.run(&cancel)),
             Box::pin(accounts.run(&cancel)),
             Box::pin(root_cas.run(&cancel)),
+            Box::pin(account_tokens.run(&cancel)),
+            Box::pin(certificates.run(&cancel)),
+            Box::pin(bootstrap_tokens.run(&cancel)),
+            Box::pin(cluster_roles.run(&cancel)),
             Box::pin(ipam.run(&cancel)),
             Box::pin(lifecycle.run(&cancel)),
             Box::pin(eviction.run(&cancel)),

@@ -3,13 +3,15 @@
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota,
-    Service, ServiceAccount,
+    Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use skep_client::{Client, Informer, Kind, ListParams, Stored};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -72,6 +74,11 @@ sources! {
     cron_jobs: CronJob,
     budgets: PodDisruptionBudget,
     quotas: ResourceQuota,
+    cluster_roles: ClusterRole,
+    certificate_requests: CertificateSigningRequest,
+    account_tokens: Secret,
+    bootstrap_tokens: Secret,
+    cluster_info: ConfigMap,
 }
 
 impl Sources {
@@ -79,6 +86,7 @@ impl Sources {
         fn all<K: Kind>(client: &Client) -> Informer<K> {
             Informer::new(client.all::<K>(), ListParams::default())
         }
+        let of_type = |kind: &str| ListParams::fields(format!("type={kind}"));
         let root_ca = ListParams::fields(format!("metadata.name={}", crate::root_ca::NAME));
         Self {
             pods: all(client).index_by(crate::pods::index_keys),
@@ -106,6 +114,17 @@ impl Sources {
             cron_jobs: all(client),
             budgets: all(client),
             quotas: all(client),
+            cluster_roles: all(client),
+            certificate_requests: all(client),
+            account_tokens: Informer::new(client.all(), of_type(crate::account_tokens::TYPE)),
+            bootstrap_tokens: Informer::new(
+                client.namespaced("kube-system"),
+                of_type(skep_auth::bootstrap_token::SECRET_TYPE),
+            ),
+            cluster_info: Informer::new(
+                client.namespaced(crate::bootstrap_tokens::NAMESPACE),
+                ListParams::fields(format!("metadata.name={}", crate::bootstrap_tokens::NAME)),
+            ),
         }
     }
 }

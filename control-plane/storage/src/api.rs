@@ -63,6 +63,14 @@ pub enum Error {
         /// What is supported.
         supported: u64,
     },
+    /// A value is encrypted and can't be opened, or the other way round.
+    #[error("the value of {key} can't be decrypted: {why}")]
+    Sealed {
+        /// The key.
+        key: String,
+        /// What is wrong; no secret.
+        why: String,
+    },
     /// The request breaks the trait's rules: an empty key, a key written twice in one transaction.
     #[error("invalid storage request: {0}")]
     Invalid(String),
@@ -285,4 +293,11 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Ends a lease and deletes its keys.
     async fn lease_revoke(&self, lease: LeaseId) -> Result<()>;
+
+    /// Should this key be written again even if its value does not change: it is encrypted with a key
+    /// that is on its way out.
+    fn is_stale(&self, key: &str) -> bool {
+        let _ = key;
+        false
+    }
 }

@@ -10,10 +10,12 @@
 
 mod api;
 pub mod embedded;
+pub mod encryption;
 
 pub mod etcd;
 
 pub use embedded::Embedded;
+pub use encryption::Encrypted;
 pub use etcd::{Etcd, EtcdConfig};
 
 pub use api::{

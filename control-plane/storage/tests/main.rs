@@ -2,5 +2,6 @@
 
 mod conformance;
 mod embedded;
+mod encryption;
 mod etcd;
 mod kill;

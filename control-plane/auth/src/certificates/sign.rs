@@ -27,6 +27,12 @@ pub struct Authority {
     end: SystemTime,
 }
 
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").field("end", &self.end).finish_non_exhaustive()
+    }
+}
+
 impl Authority {
     /// Reads certificate and key (PEM).
     pub fn new(cert_pem: &str, key_pem: &str) -> Result<Self, Error> {

@@ -30,12 +30,12 @@ pub struct TokenSubject<'a> {
     pub node: Option<&'a Value>,
 }
 
-/// Answers a TokenRequest: the request with its status filled.
+/// Answers a TokenRequest: the request with its status filled, and warnings.
 pub fn token_request(
     signer: &Signer,
     request: &Value,
     subject: &TokenSubject<'_>,
-) -> Result<Value, ApiError> {
+) -> Result<(Value, Vec<String>), ApiError> {
     let gvk = GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest");
     let spec = Path::new("spec");
     let mut errors = ErrorList::new();
@@ -60,6 +60,16 @@ pub fn token_request(
         .iter()
         .filter_map(|audience| audience.as_str().map(str::to_owned))
         .collect();
+    let mut warnings = Vec::new();
+    let longest = signer.max_expiration.and_then(|max| i64::try_from(max.as_secs()).ok());
+    let seconds = match longest {
+        Some(longest) if seconds > longest => {
+            warnings
+                .push(format!("requested expiration of {seconds} seconds shortened to {longest} seconds"));
+            longest
+        }
+        _ => seconds,
+    };
     let ours = audiences.is_empty() || audiences == signer.audiences;
     let extended = seconds == PROJECTED && ours && matches!(bound, Some(Some(Bound::Pod(_))));
     let life = if extended { EXTENDED } else { seconds };
@@ -84,7 +94,7 @@ pub fn token_request(
     answer.set_name(subject.account.name());
     answer.set_namespace(subject.account.namespace());
     answer.set(&["status"], json!({ "token": token, "expirationTimestamp": timestamp(shown) }));
-    Ok(answer)
+    Ok((answer, warnings))
 }
 
 fn bind(

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, Validation};
 use skep_api::user::UserInfo;
 
 use super::claims::{Claims, Reference};
@@ -45,8 +44,6 @@ pub trait Lookup: Send + Sync + 'static {
 
 /// What is being deleted is still good for so long: a pod needs its token while it ends.
 const DELETION_GRACE: u64 = 60;
-/// Clocks of the cluster's own servers may differ by this.
-const LEEWAY: u64 = 10;
 
 /// Verifies the tokens a [`Signer`] made.
 pub struct ServiceAccountVerifier<L> {
@@ -79,18 +76,11 @@ impl<L: Lookup> ServiceAccountVerifier<L> {
 impl<L: Lookup> TokenVerifier for ServiceAccountVerifier<L> {
     async fn verify(&self, token: &str, audiences: &[String]) -> Result<Option<Verified>, Error> {
         // Who claims to have signed decides whether it is ours to judge.
-        if claimed_issuer(token).as_deref() != Some(self.signer.issuer.as_str()) {
+        let issuers = &self.signer.issuers;
+        if !claimed_issuer(token).is_some_and(|issuer| issuers.contains(&issuer)) {
             return Ok(None);
         }
-        let mut validation = Validation::new(Algorithm::ES256);
-        validation.set_issuer(&[&self.signer.issuer]);
-        validation.validate_nbf = true;
-        validation.leeway = LEEWAY;
-        // Which audience fits is answered below, not only whether one does.
-        validation.validate_aud = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.signer.decoding, &validation)
-            .map_err(|e| Error::Invalid(format!("service-account token: {e}")))?
-            .claims;
+        let claims: Claims = self.signer.check(token, |validation| validation.set_issuer(issuers))?;
         let fitting: Vec<String> = audiences.iter().filter(|a| claims.aud.contains(a)).cloned().collect();
         if fitting.is_empty() {
             return Err(Error::Invalid("the token is for other audiences".into()));
@@ -111,7 +101,7 @@ impl<L: Lookup> TokenVerifier for ServiceAccountVerifier<L> {
     }
 }
 
-fn claimed_issuer(token: &str) -> Option<String> {
+pub(crate) fn claimed_issuer(token: &str) -> Option<String> {
     let mut parts = token.split('.');
     let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
     let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;

@@ -182,11 +182,13 @@ impl Registry {
         warnings.extend(row.strategy.warnings(&new));
 
         let done = may_go(write, &new, &old.value);
-        if (!done && is_unchanged(&new, &old.value)) || options.dry_run {
+        let key = resource.key(&target.namespace, &target.name);
+        // What an old key encrypted is written again, so that the key can go.
+        let unchanged = !done && !self.storage.is_stale(&key) && is_unchanged(&new, &old.value);
+        if unchanged || options.dry_run {
             let object = if options.dry_run { new } else { Value::clone(&old.value) };
             return Ok(Some(Written { object, created: false, warnings }));
         }
-        let key = resource.key(&target.namespace, &target.name);
         let what = if done {
             // The last finalizer went: so does the object, with what it had allocated.
             allocated = self.free_all(write, &new);
