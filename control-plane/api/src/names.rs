@@ -197,6 +197,37 @@ pub fn env_var(text: &str) -> Vec<String> {
     }
 }
 
+/// A subdomain whose labels may have underscores: what resolvers search.
+pub fn dns1123_subdomain_with_underscore(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > 253 {
+        errors.push(max_len(253));
+    }
+    let inner = |b: u8| lower_alphanumeric(b) || b == b'-' || b == b'_';
+    let ends = |b: Option<&u8>| b.is_some_and(|b| lower_alphanumeric(*b) || *b == b'_');
+    let label = |part: &str| {
+        let bytes = part.as_bytes();
+        ends(bytes.first()) && ends(bytes.last()) && bytes.iter().all(|b| inner(*b))
+    };
+    if !text.split('.').all(label) {
+        errors.push(grammar(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character",
+            "[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?(\\.[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?)*",
+            &["example.com"],
+        ));
+    }
+    errors
+}
+
+/// Name of a header of HTTP.
+pub fn http_header(text: &str) -> Vec<String> {
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Vec::new();
+    }
+    let message = "a valid HTTP header must consist of alphanumeric characters or '-'";
+    vec![grammar(message, "[-A-Za-z0-9]+", &["X-Header-Name"])]
+}
+
 /// Name of a port (IANA service name).
 pub fn port_name(text: &str) -> Vec<String> {
     let mut errors = Vec::new();

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use skep_api::field::ErrorList;
 use skep_api::object::ObjectExt;
 
+use super::pod::warnings;
 use super::replica_set::selector_stays;
 use super::workload::{self, counts};
 use super::{namespaced, status};
@@ -76,6 +77,10 @@ impl Strategy for DaemonSet {
                 &["observedGeneration", "updatedNumberScheduled", "numberAvailable", "numberUnavailable"],
             );
         })
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        warnings::template(object, "spec.template")
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use skep_api::field::ErrorList;
 use skep_api::object::ObjectExt;
 
+use super::pod::warnings;
 use super::replica_set::selector_stays;
 use super::workload::{self, SCALE_PATHS, counts};
 use super::{SCALE, namespaced, status};
@@ -103,6 +104,10 @@ impl Strategy for Deployment {
                 available.invalid("cannot be greater than readyReplicas");
             }
         })
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        warnings::template(object, "spec.template")
     }
 
     fn columns(&self) -> &'static [Column] {

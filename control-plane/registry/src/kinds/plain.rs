@@ -6,7 +6,8 @@ use skep_api::field::ErrorList;
 use skep_api::names;
 use skep_api::object::ObjectExt;
 
-use super::pod::spec::template;
+use super::pod::spec::{template, tolerations};
+use super::pod::warnings;
 use super::workload;
 use super::{cluster, namespaced};
 use crate::strategy::check::check;
@@ -34,6 +35,10 @@ impl Strategy for PodTemplate {
 
     fn validate(&self, object: &Value) -> ErrorList {
         check(object, |root| template(&root.child("template")))
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        warnings::template(object, "template")
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -99,7 +104,24 @@ struct RuntimeClass;
 
 impl Strategy for RuntimeClass {
     fn validate(&self, object: &Value) -> ErrorList {
-        check(object, |root| root.child("handler").require_named(names::dns1123_label))
+        check(object, |root| {
+            root.child("handler").require_named(names::dns1123_label);
+            let scheduling = root.child("scheduling");
+            scheduling.child("nodeSelector").labels();
+            tolerations(&scheduling.child("tolerations"));
+            let mut taken: Vec<&Value> = Vec::new();
+            for toleration in scheduling.child("tolerations").items() {
+                if taken.contains(&toleration.value()) {
+                    toleration.duplicate();
+                }
+                taken.push(toleration.value());
+            }
+            for (_, amount) in root.down(&["overhead", "podFixed"]).entries() {
+                if amount.quantity().is_some_and(|quantity| quantity.sign() < 0) {
+                    amount.invalid("must be greater than or equal to 0");
+                }
+            }
+        })
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {

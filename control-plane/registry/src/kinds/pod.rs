@@ -1,12 +1,20 @@
 //! Pod: the unit that runs on a node.
 
+mod affinity;
+mod annotations;
 pub(in crate::kinds) mod containers;
 pub(in crate::kinds) mod defaults;
+mod environment;
+mod handlers;
+mod mounts;
 mod print;
 mod resources;
+mod security;
 pub(in crate::kinds) mod spec;
+mod status;
 mod update;
-mod volumes;
+pub(in crate::kinds) mod volumes;
+pub(in crate::kinds) mod warnings;
 
 #[cfg(test)]
 mod tests;
@@ -16,10 +24,11 @@ use serde_json::{Value, json};
 use skep_api::field::ErrorList;
 use skep_api::object::ObjectExt;
 
-use super::{WRITE, namespaced, proxy, status, subresource};
-use crate::strategy::check::check;
+use super::{WRITE, namespaced, proxy, subresource};
+use crate::strategy::check::{At, check};
 use crate::strategy::printer::Column;
 use crate::strategy::{KindRow, Strategy};
+use spec::Scope;
 
 /// What opens a stream: GET for WebSockets, POST for clients of old.
 const STREAM: &[&str] = &["create", "get"];
@@ -30,7 +39,7 @@ pub(super) static ROW: KindRow = KindRow {
     categories: &["all"],
     generation: &["spec"],
     subresources: &[
-        status("", "v1", "Pod"),
+        super::status("", "v1", "Pod"),
         subresource("attach", "", "v1", "PodAttachOptions", STREAM),
         subresource("binding", "", "v1", "Binding", &["create"]),
         subresource("ephemeralcontainers", "", "v1", "Pod", WRITE),
@@ -45,6 +54,24 @@ pub(super) static ROW: KindRow = KindRow {
 };
 
 struct Pod;
+
+/// What holds for a pod whenever it is written.
+fn whole(root: &At<'_>) {
+    let spec = root.child("spec");
+    annotations::validate(&root.child("metadata").child("annotations"), &spec);
+    spec::validate(&spec, Scope::Pod);
+    if !spec.child("serviceAccountName").is_empty() {
+        return;
+    }
+    for volume in spec.child("volumes").items() {
+        for source in volume.child("projected").child("sources").items() {
+            let token = source.child("serviceAccountToken");
+            if token.is_set() {
+                token.forbidden("must not be specified when serviceAccountName is not set");
+            }
+        }
+    }
+}
 
 impl Strategy for Pod {
     fn default(&self, object: &mut Value) {
@@ -70,7 +97,8 @@ impl Strategy for Pod {
     fn validate(&self, object: &Value) -> ErrorList {
         check(object, |root| {
             let pod_spec = root.child("spec");
-            spec::validate(&pod_spec);
+            let notes = root.child("metadata").child("annotations");
+            whole(root);
             if !pod_spec.child("ephemeralContainers").is_empty() {
                 pod_spec.child("ephemeralContainers").forbidden("cannot be set on create");
             }
@@ -79,25 +107,34 @@ impl Strategy for Pod {
                     .child("nodeName")
                     .forbidden("cannot be set until all schedulingGates have been cleared");
             }
+            annotations::match_fields(&notes, &pod_spec);
         })
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         check(new, |root| {
-            spec::validate(&root.child("spec"));
+            whole(root);
             update::pod(root, old);
         })
     }
 
     fn validate_subresource(&self, name: &str, new: &Value, old: &Value) -> ErrorList {
         check(new, |root| {
-            spec::validate(&root.child("spec"));
+            whole(root);
             match name {
                 "ephemeralcontainers" => update::ephemeral_containers(root, old),
                 "resize" => update::resize(root, old),
                 _ => {}
             }
         })
+    }
+
+    fn validate_status_update(&self, new: &Value, old: &Value) -> ErrorList {
+        check(new, |root| status::update(root, old))
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        warnings::pod(object)
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -6,9 +6,11 @@ use skep_api::field::{Error, ErrorList};
 use skep_api::object::ObjectExt;
 
 use super::pod::defaults::quantities;
+use super::pod::spec::node_selector;
+use super::pod::volumes::{driver, remote_source};
 use super::pvc::{access_modes, modes};
 use super::{cluster, status};
-use crate::strategy::check::{check, same};
+use crate::strategy::check::{At, check, same};
 use crate::strategy::printer::{self, Column, or};
 use crate::strategy::{KindRow, Strategy, default_text, default_to};
 
@@ -27,6 +29,14 @@ pub(super) static CLASS: KindRow = KindRow {
 
 const DEFAULT_CLASS: [&str; 2] =
     ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+/// References to secrets of a CSI source.
+const SECRETS: [&str; 5] = [
+    "controllerPublishSecretRef",
+    "controllerExpandSecretRef",
+    "nodePublishSecretRef",
+    "nodeStageSecretRef",
+    "nodeExpandSecretRef",
+];
 /// Fields of the spec that are no volume source.
 const COMMON: &[&str] = &[
     "accessModes",
@@ -42,6 +52,74 @@ const COMMON: &[&str] = &[
 
 struct Volume;
 struct Class;
+
+/// Exactly one source, and what that source must say.
+fn sources(root: &At<'_>, spec: &At<'_>) {
+    let mut found = 0;
+    for (kind, value) in spec.value().as_object().into_iter().flatten() {
+        if COMMON.contains(&kind.as_str()) || value.is_null() {
+            continue;
+        }
+        let source = spec.child(kind);
+        found += 1;
+        if found > 1 {
+            source.forbidden("may not specify more than 1 volume type");
+            continue;
+        }
+        match kind.as_str() {
+            "hostPath" | "local" => {
+                let path = source.child("path");
+                if path.require() && path.text().split('/').any(|part| part == "..") {
+                    path.invalid("must not contain '..'");
+                }
+                if kind == "local" && !spec.child("nodeAffinity").is_set() {
+                    let annotations = root.child("metadata").child("annotations");
+                    annotations.required("Local volume requires node affinity");
+                }
+            }
+            "csi" => {
+                driver(&source.child("driver"));
+                source.child("volumeHandle").require();
+                for secret in SECRETS {
+                    let reference = source.child(secret);
+                    if reference.is_set() {
+                        reference.child("name").require();
+                        reference.child("namespace").require();
+                    }
+                }
+            }
+            kind => remote_source(kind, &source),
+        }
+    }
+    if found == 0 {
+        spec.required("must specify a volume type");
+    }
+}
+
+/// Sources that nothing serves any more, and the reclaim policy that is going.
+fn volume_warnings(object: &Value) -> Vec<String> {
+    let mut told = Vec::new();
+    for annotation in ["volume.beta.kubernetes.io/storage-class", "volume.beta.kubernetes.io/mount-options"] {
+        if object.annotations().is_some_and(|all| all.contains_key(annotation)) {
+            let field = if annotation.ends_with("class") { "storageClassName" } else { "mountOptions" };
+            told.push(format!(
+                "metadata.annotations[{annotation}]: deprecated since v1.8; use \"{field}\" attribute instead"
+            ));
+        }
+    }
+    if object.text(&["spec", "persistentVolumeReclaimPolicy"]) == "Recycle" {
+        told.push(
+            "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning."
+                .to_owned(),
+        );
+    }
+    for (source, fate) in super::pod::warnings::SOURCES {
+        if object.at(&["spec", source]).is_some() {
+            told.push(format!("spec.{source}: {fate}"));
+        }
+    }
+    told
+}
 
 impl Strategy for Volume {
     fn default(&self, object: &mut Value) {
@@ -72,26 +150,33 @@ impl Strategy for Volume {
                     }
                 }
             }
-            spec.child("persistentVolumeReclaimPolicy").one_of(&["Delete", "Recycle", "Retain"]);
-            spec.child("volumeMode").one_of(&["Block", "Filesystem"]);
+            let reclaim = spec.child("persistentVolumeReclaimPolicy");
+            reclaim.one_of(&["Delete", "Recycle", "Retain"]);
+            let affinity = spec.child("nodeAffinity");
+            if affinity.is_set() {
+                let required = affinity.child("required");
+                if required.is_set() {
+                    node_selector(&required);
+                } else {
+                    required.required("must specify required node constraints");
+                }
+            }
+            sources(root, &spec);
+            if reclaim.text() == "Recycle" && spec.child("hostPath").child("path").text() == "/" {
+                reclaim.forbidden("may not be 'recycle' for a hostPath mount of '/'");
+            }
             spec.child("storageClassName").named(skep_api::names::dns1123_subdomain);
-            let sources: Vec<&String> = spec
-                .value()
-                .as_object()
-                .into_iter()
-                .flatten()
-                .filter(|(k, v)| !COMMON.contains(&k.as_str()) && !v.is_null())
-                .map(|(k, _)| k)
-                .collect();
-            if sources.is_empty() {
-                spec.required("must specify a volume type");
-            }
-            for extra in sources.iter().skip(1) {
-                spec.child(extra).forbidden("may not specify more than 1 volume type");
-            }
-            let local = spec.child("local");
-            if local.is_set() && !spec.child("nodeAffinity").is_set() {
-                spec.child("nodeAffinity").required("Local volume requires node affinity");
+            spec.child("volumeMode").one_of(&["Block", "Filesystem"]);
+            let attributes = spec.child("volumeAttributesClassName");
+            if attributes.is_set() {
+                if attributes.is_empty() {
+                    attributes.required("an empty string is disallowed");
+                }
+                attributes.named(skep_api::names::dns1123_subdomain);
+                if !spec.child("csi").is_set() {
+                    let csi = spec.child("csi");
+                    csi.required("has to be specified when using volumeAttributesClassName");
+                }
             }
         })
     }
@@ -107,13 +192,29 @@ impl Strategy for Volume {
                 }
                 source
             };
-            if !same(&source(new), &source(old)) {
-                spec.forbidden("spec.persistentvolumesource is immutable after creation");
+            let mut before = source(old);
+            // The secret for growing may come later.
+            let secret = ["csi", "controllerExpandSecretRef"];
+            if let (None, Some(added)) = (before.at(&secret), new.at(&["spec", secret[0], secret[1]])) {
+                before.set(&secret, added.clone());
             }
-            let before = old.at(&["spec", "volumeMode"]).unwrap_or(&Value::Null);
-            spec.child("volumeMode").immutable(before);
+            if !same(&source(new), &before) {
+                spec.told_at(spec.path().child("persistentvolumesource"))
+                    .forbidden("spec.persistentvolumesource is immutable after creation");
+            }
+            // Upstream tells these two without `spec`.
+            for field in ["volumeMode", "nodeAffinity"] {
+                let before = old.at(&["spec", field]).unwrap_or(&Value::Null);
+                if field == "volumeMode" || !before.is_null() {
+                    spec.child(field).told_at(root.path().child(field)).immutable(before);
+                }
+            }
         }));
         errors
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        volume_warnings(object)
     }
 
     fn columns(&self) -> &'static [Column] {

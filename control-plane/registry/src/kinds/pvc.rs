@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use skep_api::field::ErrorList;
+use skep_api::field::{Error, ErrorList};
 use skep_api::object::ObjectExt;
 
 use super::pod::defaults::quantities;
 use super::{namespaced, status};
-use crate::strategy::check::{At, check, same};
+use crate::strategy::check::{At, check, is_empty, same};
 use crate::strategy::printer::{self, Column, or};
 use crate::strategy::{KindRow, Strategy, default_text};
 
@@ -50,6 +50,73 @@ pub(super) fn default(claim: &mut Value) {
     }
 }
 
+/// The rules of the spec of a claim.
+fn spec(spec: &At<'_>) {
+    access_modes(&spec.child("accessModes"), "at least 1 access mode is required");
+    spec.child("selector").selector();
+    spec.child("volumeMode").one_of(&["Block", "Filesystem"]);
+    let resources = spec.child("resources");
+    let requests = resources.child("requests");
+    let storage = requests.child("storage");
+    if !storage.is_set() {
+        resources.error(Error::required(&resources.path().key("storage"), ""));
+    } else if storage.quantity().is_some_and(|q| q.sign() <= 0) {
+        let told = storage.told_at(requests.path().key("storage"));
+        told.invalid("must be greater than zero");
+    }
+    spec.child("storageClassName").named(skep_api::names::dns1123_subdomain);
+    let source = spec.child("dataSource");
+    if source.is_set() {
+        data_source(&source, false);
+    }
+    let reference = spec.child("dataSourceRef");
+    if reference.is_set() {
+        data_source(&reference, true);
+        let outside = !reference.child("namespace").is_empty();
+        if outside && source.is_set() {
+            let detail = "may not be specified when dataSourceRef.namespace is specified";
+            spec.error(Error::invalid(spec.path(), Value::String("dataSource".to_owned()), detail));
+        } else if source.is_set() && !outside {
+            let same_fields = ["apiGroup", "kind", "name"]
+                .iter()
+                .all(|f| same(source.child(f).value(), reference.child(f).value()));
+            if !same_fields {
+                spec.invalid("must match dataSourceRef");
+            }
+        }
+    }
+    let class = spec.child("volumeAttributesClassName");
+    class.named(skep_api::names::dns1123_subdomain);
+}
+
+fn data_source(source: &At<'_>, other_namespaces: bool) {
+    source.child("name").require();
+    source.child("kind").require();
+    let group = source.child("apiGroup");
+    if group.is_empty() && source.child("kind").text() != "PersistentVolumeClaim" {
+        source.invalid("must be 'PersistentVolumeClaim' when referencing the default apiGroup");
+    }
+    group.named(skep_api::names::dns1123_subdomain);
+    let namespace = source.child("namespace");
+    if other_namespaces {
+        namespace.named(skep_api::names::dns1123_label);
+    }
+}
+
+/// A claim inside of a pod: its metadata may only be labels and annotations.
+pub(super) fn template(template: &At<'_>) {
+    let metadata = template.child("metadata");
+    metadata.child("labels").labels();
+    crate::strategy::meta::annotations(&metadata.child("annotations"));
+    for (field, value) in metadata.value().as_object().into_iter().flatten() {
+        let known = ["labels", "annotations", "creationTimestamp"].contains(&field.as_str());
+        if !known && !is_empty(value) {
+            metadata.child(field).forbidden("cannot be set for an ephemeral volume");
+        }
+    }
+    spec(&template.child("spec"));
+}
+
 struct Claim;
 
 impl Strategy for Claim {
@@ -62,25 +129,7 @@ impl Strategy for Claim {
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
-        check(object, |root| {
-            let spec = root.child("spec");
-            access_modes(&spec.child("accessModes"), "at least 1 access mode is required");
-            spec.child("selector").selector();
-            spec.child("volumeMode").one_of(&["Block", "Filesystem"]);
-            let resources = spec.child("resources");
-            let requests = resources.child("requests");
-            let storage = requests.child("storage");
-            if !storage.is_set() {
-                resources.error(skep_api::field::Error::required(&resources.path().key("storage"), ""));
-            } else if storage.quantity().is_some_and(|q| q.sign() <= 0) {
-                requests.error(skep_api::field::Error::invalid(
-                    &requests.path().key("storage"),
-                    storage.value().clone(),
-                    "must be greater than zero",
-                ));
-            }
-            spec.child("storageClassName").named(skep_api::names::dns1123_subdomain);
-        })
+        check(object, |root| spec(&root.child("spec")))
     }
 
     /// A bound claim may only grow; an unbound one may still be given a class and a volume.

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use skep_api::field::ErrorList;
 use skep_api::object::ObjectExt;
 
+use super::pod::warnings;
 use super::replication_controller::{self, replica_status};
 use super::workload::{self, SCALE_PATHS, counts};
 use super::{SCALE, namespaced, status};
@@ -50,6 +51,10 @@ impl Strategy for ReplicaSet {
 
     fn validate_status_update(&self, new: &Value, _old: &Value) -> ErrorList {
         replica_status(new)
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        warnings::template(object, "spec.template")
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -6,6 +6,7 @@ use skep_api::field::ErrorList;
 use skep_api::object::ObjectExt;
 use skep_api::selector::LabelSelector;
 
+use super::pod::warnings;
 use super::workload::{self, SCALE_PATHS, counts};
 use super::{SCALE, namespaced, status};
 use crate::strategy::check::check;
@@ -86,6 +87,10 @@ impl Strategy for ReplicationController {
 
     fn validate_status_update(&self, new: &Value, _old: &Value) -> ErrorList {
         replica_status(new)
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        warnings::template(object, "spec.template")
     }
 
     fn columns(&self) -> &'static [Column] {

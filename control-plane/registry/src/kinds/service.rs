@@ -206,6 +206,14 @@ impl Strategy for Service {
         validate::update(new, old)
     }
 
+    fn validate_status_update(&self, new: &Value, _old: &Value) -> ErrorList {
+        validate::status(new)
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        validate::warnings(object)
+    }
+
     fn columns(&self) -> &'static [Column] {
         static COLUMNS: &[Column] = &[
             printer::NAME,

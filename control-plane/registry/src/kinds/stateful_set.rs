@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use skep_api::field::ErrorList;
 use skep_api::object::ObjectExt;
 
+use super::pod::warnings;
 use super::workload::{self, SCALE_PATHS, counts};
 use super::{SCALE, namespaced, pvc, status};
 use crate::strategy::check::{check, same};
@@ -126,6 +127,14 @@ impl Strategy for StatefulSet {
                 }
             }
         })
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let mut told = warnings::template(object, "spec.template");
+        if object.int(&["spec", "revisionHistoryLimit"]).is_some_and(|limit| limit < 0) {
+            told.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".to_owned());
+        }
+        told
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -155,11 +155,11 @@ fn services() {
         "Service",
         json!({"spec": {"type": "X", "ports": [{"port": 80, "nodePort": 3}, {"port": 80, "targetPort": "A"}]}}),
         &[
-            "spec.type: Unsupported value: \"X\": supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\"",
             "spec.ports[0].name: Required value",
             "spec.ports[1].name: Required value",
             "spec.ports[1].targetPort: Invalid value: \"A\": must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)",
             "spec.ports[1].targetPort: Invalid value: \"A\": must contain at least one letter (a-z)",
+            "spec.type: Unsupported value: \"X\": supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\"",
             "spec.ports[1]: Duplicate value: {\"port\":80,\"protocol\":\"TCP\"}",
             "spec.internalTrafficPolicy: Required value",
         ],
@@ -170,8 +170,8 @@ fn services() {
         &[
             "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
             "spec.ports[0].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive",
-            "spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'",
             "spec.externalIPs[0]: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            "spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'",
         ],
     );
     refused("Service", json!({"spec": {"type": "ExternalName"}}), &["spec.externalName: Required value"]);

@@ -120,6 +120,18 @@ impl<'a> At<'a> {
         self.error(Error::not_found(&self.path, self.value.clone()));
     }
 
+    /// The same value, told at another path. Some of upstream's paths are not where the value is.
+    pub fn told_at(&self, path: Path) -> At<'a> {
+        At { path, ..self.clone() }
+    }
+
+    /// Complains about each text; a string that is absent is told as empty.
+    pub fn invalid_text(&self, details: Vec<String>) {
+        for detail in details {
+            self.error(Error::invalid(&self.path, self.text(), detail));
+        }
+    }
+
     /// Complains about each text.
     pub fn invalid_all(&self, details: Vec<String>) {
         for detail in details {

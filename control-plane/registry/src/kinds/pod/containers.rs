@@ -1,4 +1,4 @@
-//! Rules of the containers of a pod.
+//! Rules of the containers of a pod: those every container has, and those of each list.
 
 use std::collections::BTreeSet;
 
@@ -6,115 +6,156 @@ use serde_json::Value;
 use skep_api::field::Error;
 use skep_api::names;
 
-use super::resources;
+use super::spec::Scope;
+use super::volumes::Volumes;
+use super::{environment, handlers, mounts, resources, security};
 use crate::strategy::check::At;
 
 pub(super) const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
-const MESSAGE_POLICIES: &[&str] = &["FallbackToLogsOnError", "File"];
-const FIELD_PATHS: &[&str] = &[
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.hostIPs",
-    "status.podIP",
-    "status.podIPs",
-];
-const ENV_SOURCES: [&str; 5] =
-    ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
-const HANDLERS: [&str; 4] = ["exec", "httpGet", "tcpSocket", "grpc"];
+const MESSAGE_POLICIES: &[&str] = &["File", "FallbackToLogsOnError"];
+const RESTART_POLICIES: &[&str] = &["Always", "Never", "OnFailure"];
 const INIT_ONLY: &str = "may not be set for init containers without restartPolicy=Always";
-const MAX_ID: i64 = 2_147_483_647;
+const NOT_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
+const MAX_RULES: usize = 20;
+const MAX_EXIT_CODES: usize = 255;
 
-/// Which list a container stands in.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    App,
-    Init,
-    Ephemeral,
+/// What a ephemeral container must not have.
+const FORBIDDEN_EPHEMERAL: [&str; 9] = [
+    "ports",
+    "resources",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
+];
+
+/// What the containers of a pod are judged against.
+struct Pod<'a> {
+    spec: &'a At<'a>,
+    volumes: &'a Volumes<'a>,
+    scope: Scope,
+    grace: Option<i64>,
 }
 
 /// The containers of all lists: unique names, free host ports, and each container by itself.
-pub(super) fn all(spec: &At<'_>, volumes: &BTreeSet<&str>) {
-    let apps = spec.child("containers");
-    apps.require();
-    let mut taken = BTreeSet::new();
-    let mut host_ports = BTreeSet::new();
-    let host_network = spec.child("hostNetwork").flag();
-    for (list, role) in
-        [("containers", Role::App), ("initContainers", Role::Init), ("ephemeralContainers", Role::Ephemeral)]
-    {
-        for container in spec.child(list).items() {
+pub(super) fn all<'a>(spec: &'a At<'a>, volumes: &'a Volumes<'a>, scope: Scope) {
+    let grace = spec.child("terminationGracePeriodSeconds").int();
+    let pod = Pod { spec, volumes, scope, grace };
+    pod.apps();
+    pod.inits();
+    pod.ephemerals();
+}
+
+impl Pod<'_> {
+    fn names(&self, list: &str) -> BTreeSet<&str> {
+        self.spec.child(list).items().iter().map(|c| c.child("name").text()).collect()
+    }
+
+    fn apps(&self) {
+        let containers = self.spec.child("containers");
+        if !containers.require() {
+            return;
+        }
+        let mut taken = BTreeSet::new();
+        let mut host_ports = BTreeSet::new();
+        for container in containers.items() {
+            self.common(&container);
             let name = container.child("name");
-            if name.require() {
-                name.named(names::dns1123_label);
-                if !taken.insert(name.text()) {
-                    name.duplicate();
+            if !taken.insert(name.text()) {
+                name.duplicate();
+            }
+            handlers::lifecycle(&container.child("lifecycle"), self.grace);
+            handlers::probes(&container);
+            container.child("restartPolicy").one_of(RESTART_POLICIES);
+            restart_rules(&container);
+        }
+        for container in containers.items() {
+            claim_host_ports(&container, &mut host_ports);
+        }
+    }
+
+    fn inits(&self) {
+        let mut taken = self.names("containers");
+        for container in self.spec.child("initContainers").items() {
+            self.common(&container);
+            let policy = container.child("restartPolicy");
+            policy.one_of(RESTART_POLICIES);
+            let name = container.child("name");
+            if !name.is_empty() && !taken.insert(name.text()) {
+                name.duplicate();
+            }
+            // Init containers run one after the other: each is alone with its ports.
+            claim_host_ports(&container, &mut BTreeSet::new());
+            if policy.text() == "Always" {
+                handlers::lifecycle(&container.child("lifecycle"), self.grace);
+                handlers::probes(&container);
+            } else {
+                for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
+                    if container.child(field).is_set() {
+                        container.child(field).forbidden(INIT_ONLY);
+                    }
                 }
             }
-            one(&container, role, volumes);
+            restart_rules(&container);
+        }
+    }
+
+    fn ephemerals(&self) {
+        let mut others = self.names("containers");
+        others.extend(self.names("initContainers"));
+        let mut taken = others.clone();
+        for container in self.spec.child("ephemeralContainers").items() {
+            self.common(&container);
+            image_is_trimmed(&container);
+            let name = container.child("name");
+            if !taken.insert(name.text()) {
+                name.duplicate();
+            }
             let target = container.child("targetContainerName");
-            let known = || apps.items().iter().any(|app| app.child("name").text() == target.text());
-            if role == Role::Ephemeral && !target.is_empty() && !known() {
+            if !target.is_empty() && !others.contains(target.text()) {
                 target.not_found();
             }
-            if role == Role::App {
-                claim_host_ports(&container, host_network, &mut host_ports);
+            for field in FORBIDDEN_EPHEMERAL {
+                if !container.child(field).is_empty() {
+                    container.child(field).forbidden(NOT_EPHEMERAL);
+                }
+            }
+            for mount in container.child("volumeMounts").items() {
+                for field in ["subPath", "subPathExpr"] {
+                    if !mount.child(field).is_empty() {
+                        mount.child(field).forbidden(NOT_EPHEMERAL);
+                    }
+                }
             }
         }
+    }
+
+    /// What holds for a container in whichever list.
+    fn common(&self, container: &At<'_>) {
+        container.child("name").require_named(names::dns1123_label);
+        container.child("image").require();
+        if self.scope == Scope::Pod {
+            image_is_trimmed(container);
+        }
+        container.child("terminationMessagePolicy").require_one_of(MESSAGE_POLICIES);
+        ports(&container.child("ports"));
+        environment::validate(container, self.volumes);
+        mounts::validate(container, self.volumes);
+        container.child("imagePullPolicy").require_one_of(PULL_POLICIES);
+        resources::requirements(&container.child("resources"), Some(self.spec));
+        resources::resize_policies(&container.child("resizePolicy"), self.spec);
+        security::container(&container.child("securityContext"), self.spec);
     }
 }
 
-fn one(container: &At<'_>, role: Role, volumes: &BTreeSet<&str>) {
+fn image_is_trimmed(container: &At<'_>) {
     let image = container.child("image");
-    if image.require() && image.text().trim() != image.text() {
+    if image.text().trim() != image.text() {
         image.invalid("must not have leading or trailing whitespace");
-    }
-    container.child("terminationMessagePolicy").require_one_of(MESSAGE_POLICIES);
-    container.child("imagePullPolicy").require_one_of(PULL_POLICIES);
-    ports(&container.child("ports"));
-    environment(container);
-    mounts(container, volumes);
-    resources::requirements(&container.child("resources"));
-    security(&container.child("securityContext"));
-    let policy = container.child("restartPolicy");
-    match role {
-        Role::Init | Role::App => policy.one_of(&["Always", "Never", "OnFailure"]),
-        Role::Ephemeral => {
-            for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
-                if !container.child(field).is_empty() {
-                    container.child(field).forbidden("cannot be set for an Ephemeral Container");
-                }
-            }
-            if !container.child("resources").is_empty() {
-                container.child("resources").forbidden("cannot be set for an Ephemeral Container");
-            }
-            if policy.is_set() {
-                policy.forbidden("cannot be set for an Ephemeral Container");
-            }
-            return;
-        }
-    }
-    let plain_init = role == Role::Init && policy.text() != "Always";
-    for field in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        let probe = container.child(field);
-        if plain_init && probe.is_set() {
-            probe.forbidden(INIT_ONLY);
-        } else if probe.is_set() {
-            self::probe(&probe, field != "readinessProbe");
-        }
-    }
-    let lifecycle = container.child("lifecycle");
-    if plain_init && lifecycle.is_set() {
-        lifecycle.forbidden(INIT_ONLY);
-    }
-    for hook in ["postStart", "preStop"] {
-        if lifecycle.child(hook).is_set() {
-            handler(&lifecycle.child(hook), &["exec", "httpGet", "tcpSocket", "sleep"]);
-        }
     }
 }
 
@@ -123,10 +164,11 @@ fn ports(ports: &At<'_>) {
     for port in ports.items() {
         let name = port.child("name");
         if !name.is_empty() {
-            name.named(names::port_name);
-            if !taken.insert(name.text()) {
+            let faults = names::port_name(name.text());
+            if faults.is_empty() && !taken.insert(name.text()) {
                 name.duplicate();
             }
+            name.invalid_all(faults);
         }
         let number = port.child("containerPort");
         if number.int().unwrap_or(0) == 0 {
@@ -142,15 +184,11 @@ fn ports(ports: &At<'_>) {
     }
 }
 
-fn claim_host_ports(container: &At<'_>, host_network: bool, taken: &mut BTreeSet<String>) {
+fn claim_host_ports(container: &At<'_>, taken: &mut BTreeSet<String>) {
     for port in container.child("ports").items() {
-        let at = port.child("hostPort");
-        let host = at.int().unwrap_or(0);
+        let host = port.child("hostPort").int().unwrap_or(0);
         if host == 0 {
             continue;
-        }
-        if host_network && port.child("containerPort").int() != Some(host) {
-            at.invalid("must match `containerPort` when `hostNetwork` is true");
         }
         let claim = format!("{}/{}/{host}", port.child("protocol").text(), port.child("hostIP").text());
         if taken.contains(&claim) {
@@ -161,165 +199,56 @@ fn claim_host_ports(container: &At<'_>, host_network: bool, taken: &mut BTreeSet
     }
 }
 
-fn environment(container: &At<'_>) {
-    for variable in container.child("env").items() {
-        variable.child("name").require_named(names::env_var);
-        let source = variable.child("valueFrom");
-        if source.is_set() {
-            env_source(&variable, &source);
-        }
-    }
-    for source in container.child("envFrom").items() {
-        source.child("prefix").named(names::env_var);
-        let references = ["configMapRef", "secretRef"].map(|name| source.child(name));
-        match references.iter().filter(|r| r.is_set()).count() {
-            0 => source.error(Error::invalid(
-                source.path(),
-                "",
-                "must specify one of: `configMapRef` or `secretRef`",
-            )),
-            1 => {}
-            _ => source.error(Error::invalid(
-                source.path(),
-                "",
-                "may not have more than one field specified at a time",
-            )),
-        }
-        for reference in references.iter().filter(|r| r.is_set()) {
-            reference.child("name").require();
-        }
-    }
-}
-
-fn env_source(variable: &At<'_>, source: &At<'_>) {
-    let complain = |detail: &str| source.error(Error::invalid(source.path(), "", detail));
-    let given = ENV_SOURCES.iter().filter(|name| source.child(name).is_set()).count();
-    if given == 0 {
-        complain(
-            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
-        );
-    }
-    if !variable.child("value").is_empty() {
-        complain("may not be specified when `value` is not empty");
-    } else if given > 1 {
-        complain("may not have more than one field specified at a time");
-    }
-    let field = source.child("fieldRef");
-    if field.is_set() {
-        field.child("apiVersion").require();
-        field_path(&field.child("fieldPath"), FIELD_PATHS);
-    }
-    let resource = source.child("resourceFieldRef");
-    if resource.is_set() {
-        resource.child("resource").require();
-    }
-    for name in ["configMapKeyRef", "secretKeyRef"] {
-        let reference = source.child(name);
-        if reference.is_set() {
-            reference.child("name").require();
-            reference.child("key").require_named(names::config_map_key);
-        }
-    }
-}
-
-/// A field a container may see: one of a list, or one label or annotation.
-pub(super) fn field_path(path: &At<'_>, supported: &[&str]) {
-    if !path.require() {
+/// On the host's network a container's port is the host's port. A template may leave it open.
+pub(super) fn host_network(spec: &At<'_>, scope: Scope) {
+    if !spec.child("hostNetwork").flag() {
         return;
     }
-    let subscript = path.text().strip_suffix("']").and_then(|p| p.split_once("['"));
-    match subscript {
-        Some(("metadata.labels" | "metadata.annotations", key)) => {
-            path.invalid_all(names::qualified_name(&key.to_lowercase()));
+    for container in spec.child("containers").items() {
+        for port in container.child("ports").items() {
+            let host = port.child("hostPort").int().unwrap_or(0);
+            let differs = host != port.child("containerPort").int().unwrap_or(0);
+            if differs && (scope == Scope::Pod || host != 0) {
+                let path = port.path().child("hostPort");
+                let detail = "must match `containerPort` when `hostNetwork` is true";
+                port.error(Error::invalid(&path, host, detail));
+            }
         }
-        Some(_) => path.invalid("does not support subscript"),
-        None => path.one_of(supported),
     }
 }
 
-fn mounts(container: &At<'_>, volumes: &BTreeSet<&str>) {
-    let mut taken = BTreeSet::new();
-    for mount in container.child("volumeMounts").items() {
-        let name = mount.child("name");
-        if name.require() && !volumes.contains(name.text()) {
-            name.not_found();
-        }
-        let path = mount.child("mountPath");
-        path.require();
-        if !taken.insert(path.text()) {
-            path.invalid("must be unique");
-        }
-        for field in ["subPath", "subPathExpr"] {
-            relative(&mount.child(field));
-        }
-        if !mount.child("subPath").is_empty() && !mount.child("subPathExpr").is_empty() {
-            mount.child("subPathExpr").invalid("subPathExpr and subPath are mutually exclusive");
-        }
-        mount.child("mountPropagation").one_of(&["Bidirectional", "HostToContainer", "None"]);
+/// Rules that decide by exit code whether a container is restarted.
+fn restart_rules(container: &At<'_>) {
+    let rules = container.child("restartPolicyRules");
+    if rules.is_empty() {
+        return;
     }
-    for device in container.child("volumeDevices").items() {
-        let name = device.child("name");
-        if name.require() && !volumes.contains(name.text()) {
-            name.not_found();
-        }
-        device.child("devicePath").require();
+    if container.child("restartPolicy").is_empty() {
+        container.child("restartPolicy").required("must specify restartPolicy when restart rules are used");
     }
-}
-
-/// A path that stays below where it starts.
-pub(super) fn relative(path: &At<'_>) {
-    if path.text().starts_with('/') {
-        path.invalid("must be a relative path");
+    if rules.items().len() > MAX_RULES {
+        rules.error(Error::too_many(rules.path(), rules.items().len(), MAX_RULES));
     }
-    if path.text().split('/').any(|part| part == "..") {
-        path.invalid("must not contain '..'");
-    }
-}
-
-fn probe(probe: &At<'_>, one_success: bool) {
-    handler(probe, &HANDLERS);
-    for field in
-        ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
-    {
-        probe.child(field).non_negative();
-    }
-    let success = probe.child("successThreshold");
-    if one_success && success.int().is_some_and(|n| n != 1) {
-        success.invalid("must be 1");
-    }
-    probe.child("terminationGracePeriodSeconds").positive();
-}
-
-fn handler(handler: &At<'_>, kinds: &[&str]) {
-    let mut found = 0;
-    for kind in kinds {
-        let action = handler.child(kind);
-        if !action.is_set() {
+    for rule in rules.items() {
+        rule.child("action").require_one_of(&["Restart", "RestartAllContainers"]);
+        let codes = rule.child("exitCodes");
+        if !codes.is_set() {
+            codes.required("must be specified");
             continue;
         }
-        found += 1;
-        if found > 1 {
-            action.forbidden("may not specify more than 1 handler type");
-            continue;
+        codes.child("operator").require_one_of(&["In", "NotIn"]);
+        let values = codes.child("values");
+        let count = values.items().len();
+        if count == 0 {
+            values.error(Error::invalid(
+                values.path(),
+                Value::Array(Vec::new()),
+                "must have at least one exit code",
+            ));
         }
-        match *kind {
-            "exec" => {
-                action.child("command").require();
-            }
-            "httpGet" => {
-                action.child("path").require();
-                port(&action.child("port"));
-                action.child("scheme").one_of(&["HTTP", "HTTPS"]);
-                for header in action.child("httpHeaders").items() {
-                    header.child("name").require();
-                }
-            }
-            "sleep" => action.child("seconds").non_negative(),
-            _ => port(&action.child("port")),
+        if count > MAX_EXIT_CODES {
+            values.error(Error::too_many(values.path(), count, MAX_EXIT_CODES));
         }
-    }
-    if found == 0 {
-        handler.required("must specify a handler type");
     }
 }
 
@@ -327,25 +256,11 @@ fn handler(handler: &At<'_>, kinds: &[&str]) {
 pub(in crate::kinds) fn port(port: &At<'_>) {
     match port.value() {
         Value::String(name) => port.invalid_all(names::port_name(name)),
-        other => port.invalid_all(names::port_number(other.as_i64().unwrap_or(0))),
-    }
-}
-
-fn security(context: &At<'_>) {
-    for field in ["runAsUser", "runAsGroup"] {
-        context.child(field).within(0, MAX_ID);
-    }
-    let escalation = context.child("allowPrivilegeEscalation");
-    if escalation.is_set() && !escalation.flag() {
-        if context.child("privileged").flag() {
-            context.invalid("cannot set `allowPrivilegeEscalation` to false and `privileged` to true");
-        }
-        let added = context.child("capabilities").child("add");
-        if added.items().iter().any(|c| c.text() == "CAP_SYS_ADMIN") {
-            context.invalid(
-                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
-            );
+        other => {
+            let number = other.as_i64().unwrap_or(0);
+            for detail in names::port_number(number) {
+                port.error(Error::invalid(port.path(), number, detail));
+            }
         }
     }
-    context.child("procMount").one_of(&["Default", "Unmasked"]);
 }

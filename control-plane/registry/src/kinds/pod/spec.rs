@@ -1,63 +1,90 @@
-//! Rules of the spec of a pod, and of templates pods are made from.
+//! Rules of the spec of a pod, and of templates pods are made from. The order is upstream's, so that lists of errors
+//! read alike.
 
-use serde_json::Value;
+use std::collections::BTreeSet;
+
 use skep_api::field::Error;
 use skep_api::names;
 
-use super::{containers, volumes};
+use super::{affinity, annotations, containers, resources, security, volumes};
 use crate::strategy::check::At;
 use crate::strategy::meta;
 
-const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "PreferNoSchedule"];
+pub(in crate::kinds) use super::affinity::{node_selector, tolerations};
+
 const MAX_SECONDS: i64 = i32::MAX as i64;
+const MAX_SERVERS: usize = 3;
+const MAX_SEARCHES: usize = 32;
+const MAX_SEARCH_CHARACTERS: usize = 2048;
+
+/// Whether a spec is that of a pod, or of a template that leaves some things open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::kinds) enum Scope {
+    Pod,
+    Template,
+}
 
 /// The spec of a pod.
-pub(in crate::kinds) fn validate(spec: &At<'_>) {
+pub(in crate::kinds) fn validate(spec: &At<'_>, scope: Scope) {
+    if !spec.child("terminationGracePeriodSeconds").is_set() {
+        spec.child("terminationGracePeriodSeconds").required("");
+    }
     let volumes = volumes::all(&spec.child("volumes"));
-    containers::all(spec, &volumes);
-    spec.child("restartPolicy").require_one_of(&["Always", "Never", "OnFailure"]);
-    dns(spec);
-    spec.child("activeDeadlineSeconds").within(1, MAX_SECONDS);
+    claims(&spec.child("resourceClaims"));
+    containers::all(spec, &volumes, scope);
+    resources::pod(spec);
+    containers::host_network(spec, scope);
+    spec.child("restartPolicy").require_one_of(&["Always", "OnFailure", "Never"]);
+    let policies = &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
+    spec.child("dnsPolicy").require_one_of(policies);
     spec.child("nodeSelector").labels();
+    security::pod(spec);
+    affinity::validate(&spec.child("affinity"));
+    dns(spec);
+    for gate in spec.child("readinessGates").items() {
+        let condition = gate.child("conditionType");
+        condition.invalid_text(names::qualified_name(condition.text()));
+    }
+    scheduling_gates(&spec.child("schedulingGates"));
+    affinity::spread(&spec.child("topologySpreadConstraints"));
+    security::host_users(spec);
     spec.child("serviceAccountName").named(names::dns1123_subdomain);
     spec.child("nodeName").named(names::dns1123_subdomain);
-    spec.child("priorityClassName").named(names::dns1123_subdomain);
-    spec.child("runtimeClassName").named(names::dns1123_subdomain);
+    spec.child("activeDeadlineSeconds").within(1, MAX_SECONDS);
     spec.child("hostname").named(names::dns1123_label);
+    spec.child("hostnameOverride").named(names::dns1123_subdomain);
     spec.child("subdomain").named(names::dns1123_label);
-    spec.child("schedulerName").named(names::qualified_name);
-    spec.child("preemptionPolicy").one_of(&["Never", "PreemptLowerPriority"]);
     tolerations(&spec.child("tolerations"));
-    affinity(&spec.child("affinity"));
-    spread(&spec.child("topologySpreadConstraints"));
     for alias in spec.child("hostAliases").items() {
         ip(&alias.child("ip"));
         for host in alias.child("hostnames").items() {
             host.named(names::dns1123_subdomain);
         }
     }
-    for gate in spec.child("readinessGates").items() {
-        gate.child("conditionType").require_named(names::qualified_name);
+    spec.child("priorityClassName").named(names::dns1123_subdomain);
+    let class = spec.child("runtimeClassName");
+    if class.is_set() {
+        class.invalid_all(names::dns1123_subdomain(class.text()));
     }
-    let mut gates = Vec::new();
-    for gate in spec.child("schedulingGates").items() {
-        let name = gate.child("name");
-        name.require_named(names::qualified_name);
-        if gates.contains(&name.text()) {
-            gate.error(Error::duplicate(gate.path(), name.text()));
-        }
-        gates.push(name.text());
+    let preemption = spec.child("preemptionPolicy");
+    if preemption.is_set() {
+        preemption.require_one_of(&["PreemptLowerPriority", "Never"]);
     }
-    security(spec);
+    resources::overhead(&spec.child("overhead"));
+    security::os(spec);
 }
 
 /// A template in a controller: metadata of the pods to be, and their spec.
 pub(in crate::kinds) fn template(template: &At<'_>) {
     let metadata = template.child("metadata");
-    metadata.child("labels").labels();
-    meta::annotations(&metadata.child("annotations"));
+    // Upstream tells these without `metadata` in the path.
+    metadata.child("labels").told_at(template.path().child("labels")).labels();
+    let notes = metadata.child("annotations").told_at(template.path().child("annotations"));
+    meta::annotations(&notes);
     let spec = template.child("spec");
-    validate(&spec);
+    annotations::validate(&notes, &spec);
+    validate(&spec, Scope::Template);
+    annotations::match_fields(&notes, &spec);
     if !spec.child("ephemeralContainers").is_empty() {
         spec.child("ephemeralContainers").forbidden("ephemeral containers not allowed in pod template");
     }
@@ -68,8 +95,8 @@ pub(in crate::kinds) fn lasting_template(at: &At<'_>, kind: &str) {
     template(at);
     let spec = at.child("spec");
     let policy = spec.child("restartPolicy");
-    if ["Never", "OnFailure"].contains(&policy.text()) {
-        policy.one_of(&["Always"]);
+    if policy.text() != "Always" {
+        policy.error(Error::not_supported(policy.path(), policy.text(), &["Always"]));
     }
     if spec.child("activeDeadlineSeconds").is_set() {
         spec.child("activeDeadlineSeconds")
@@ -77,198 +104,110 @@ pub(in crate::kinds) fn lasting_template(at: &At<'_>, kind: &str) {
     }
 }
 
-fn dns(spec: &At<'_>) {
-    let policy = spec.child("dnsPolicy");
-    policy.require_one_of(&["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]);
-    let config = spec.child("dnsConfig");
-    let servers = config.child("nameservers");
-    if policy.text() == "None" {
-        if !config.is_set() {
-            config.required("must provide `dnsConfig` when `dnsPolicy` is None");
-        } else if servers.is_empty() {
-            servers.required("must provide at least one DNS nameserver when `dnsPolicy` is None");
+fn claims(claims: &At<'_>) {
+    let mut taken = BTreeSet::new();
+    for claim in claims.items() {
+        let name = claim.child("name");
+        if name.require() {
+            if taken.insert(name.text()) {
+                name.invalid_all(names::dns1123_label(name.text()));
+            } else {
+                name.duplicate();
+            }
+        }
+        let (direct, template) = (claim.child("resourceClaimName"), claim.child("resourceClaimTemplateName"));
+        match (direct.is_set(), template.is_set()) {
+            (true, true) => claim.invalid(
+                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
+            ),
+            (false, false) => {
+                claim.invalid("must specify one of: `resourceClaimName`, `resourceClaimTemplateName`");
+            }
+            _ => {}
+        }
+        for reference in [direct, template].iter().filter(|r| r.is_set()) {
+            reference.invalid_all(names::dns1123_subdomain(reference.text()));
         }
     }
-    if servers.items().len() > 3 {
-        servers.invalid("must not have more than 3 nameservers");
+}
+
+fn scheduling_gates(gates: &At<'_>) {
+    let mut taken = BTreeSet::new();
+    for gate in gates.items() {
+        let name = gate.child("name").text();
+        for detail in names::qualified_name(name) {
+            gate.error(Error::invalid(gate.path(), name, detail));
+        }
+        if !taken.insert(name) {
+            gate.error(Error::duplicate(gate.path(), name));
+        }
+    }
+}
+
+fn dns(spec: &At<'_>) {
+    let config = spec.child("dnsConfig");
+    let servers = config.child("nameservers");
+    if spec.child("dnsPolicy").text() == "None" {
+        if !config.is_set() {
+            config.required("must provide `dnsConfig` when `dnsPolicy` is None");
+            return;
+        }
+        if servers.is_empty() {
+            servers.required("must provide at least one DNS nameserver when `dnsPolicy` is None");
+            return;
+        }
+    }
+    if servers.items().len() > MAX_SERVERS {
+        servers.invalid(format!("must not have more than {MAX_SERVERS} nameservers"));
     }
     servers.items().iter().for_each(ip);
     let searches = config.child("searches");
-    if searches.items().len() > 32 {
-        searches.invalid("must not have more than 32 search paths");
+    let items = searches.items();
+    if items.len() > MAX_SEARCHES {
+        searches.invalid(format!("must not have more than {MAX_SEARCHES} search paths"));
+    }
+    let characters: usize = items.iter().map(|s| s.text().len() + 1).sum();
+    if characters > MAX_SEARCH_CHARACTERS + 1 {
+        searches.invalid(format!(
+            "must not have more than {MAX_SEARCH_CHARACTERS} characters (including spaces) in the search list"
+        ));
+    }
+    for search in items.iter().filter(|search| search.text() != ".") {
+        let text = search.text().strip_suffix('.').unwrap_or(search.text());
+        for detail in names::dns1123_subdomain_with_underscore(text) {
+            search.error(Error::invalid(search.path(), text, detail));
+        }
     }
     for option in config.child("options").items() {
-        option.child("name").require_with("must not be empty");
+        if option.child("name").is_empty() {
+            option.required("must not be empty");
+        }
     }
 }
 
 /// An IP address, in the words upstream uses for one that is none.
 pub(in crate::kinds) fn ip(address: &At<'_>) {
     if address.text().parse::<std::net::IpAddr>().is_err() {
-        address.invalid("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+        address.error(Error::invalid(
+            address.path(),
+            address.text(),
+            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        ));
     }
 }
 
-fn tolerations(tolerations: &At<'_>) {
-    for toleration in tolerations.items() {
-        let key = toleration.child("key");
-        let operator = toleration.child("operator");
-        let effect = toleration.child("effect");
-        key.named(names::qualified_name);
-        if key.is_empty() && operator.text() != "Exists" {
-            operator.error(Error::invalid(
-                operator.path(),
-                operator.text(),
-                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
-            ));
-        }
-        if toleration.child("tolerationSeconds").is_set() && effect.text() != "NoExecute" {
-            effect.error(Error::invalid(
-                effect.path(),
-                effect.text(),
-                "effect must be 'NoExecute' when `tolerationSeconds` is set",
-            ));
-        }
-        let value = toleration.child("value");
-        match operator.text() {
-            "" | "Equal" => value.invalid_all(names::label_value(value.text())),
-            "Exists" if !value.is_empty() => {
-                operator.error(Error::invalid(
-                    operator.path(),
-                    value.text(),
-                    "value must be empty when `operator` is 'Exists'",
-                ));
-            }
-            "Exists" | "Gt" | "Lt" => {}
-            _ => operator.one_of(&["Equal", "Exists"]),
-        }
-        effect.one_of(EFFECTS);
-    }
-}
-
-const SOFT: &str = "preferredDuringSchedulingIgnoredDuringExecution";
-const HARD: &str = "requiredDuringSchedulingIgnoredDuringExecution";
-
-fn affinity(affinity: &At<'_>) {
-    let node = affinity.child("nodeAffinity");
-    let required = node.child(HARD);
-    if required.is_set() {
-        let terms = required.child("nodeSelectorTerms");
-        terms.require_with("must have at least one node selector term");
-        terms.items().iter().for_each(node_term);
-    }
-    for term in node.child(SOFT).items() {
-        weight(&term.child("weight"));
-        node_term(&term.child("preference"));
-    }
-    for kind in ["podAffinity", "podAntiAffinity"] {
-        let pods = affinity.child(kind);
-        pods.child(HARD).items().iter().for_each(pod_term);
-        for term in pods.child(SOFT).items() {
-            weight(&term.child("weight"));
-            pod_term(&term.child("podAffinityTerm"));
-        }
-    }
-}
-
-fn weight(weight: &At<'_>) {
-    if !(1..=100).contains(&weight.int().unwrap_or(0)) {
-        weight.invalid("must be in the range 1-100");
-    }
-}
-
-fn node_term(term: &At<'_>) {
-    for (list, fields) in [("matchExpressions", false), ("matchFields", true)] {
-        for expression in term.child(list).items() {
-            let values = expression.child("values");
-            let operator = expression.child("operator");
-            match operator.text() {
-                "In" | "NotIn" if values.is_empty() => {
-                    values.required("must be specified when `operator` is 'In' or 'NotIn'");
-                }
-                "Exists" | "DoesNotExist" if !values.is_empty() => {
-                    values.forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
-                }
-                "Gt" | "Lt" if values.items().len() != 1 => {
-                    values.required("must be specified single value when `operator` is 'Lt' or 'Gt'");
-                }
-                "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
-                _ => operator.invalid("not a valid selector operator"),
-            }
-            let key = expression.child("key");
-            if fields {
-                key.one_of(&["metadata.name"]);
-            } else {
-                key.invalid_all(names::qualified_name(key.text()));
-            }
-        }
-    }
-}
-
-fn pod_term(term: &At<'_>) {
-    term.child("labelSelector").selector();
-    term.child("namespaceSelector").selector();
-    for namespace in term.child("namespaces").items() {
-        namespace.invalid_all(names::dns1123_label(namespace.text()));
-    }
-    let key = term.child("topologyKey");
-    if key.require_with("can not be empty") {
-        key.named(names::qualified_name);
-    }
-}
-
-fn spread(constraints: &At<'_>) {
-    let mut taken: Vec<(&Value, &str)> = Vec::new();
-    for constraint in constraints.items() {
-        let skew = constraint.child("maxSkew");
-        if skew.int().unwrap_or(0) <= 0 {
-            skew.invalid("must be greater than zero");
-        }
-        let key = constraint.child("topologyKey");
-        key.require_with("can not be empty");
-        let action = constraint.child("whenUnsatisfiable");
-        if !["DoNotSchedule", "ScheduleAnyway"].contains(&action.text()) {
-            action.error(Error::not_supported(
-                action.path(),
-                action.text(),
-                &["DoNotSchedule", "ScheduleAnyway"],
-            ));
-        }
-        if taken.iter().any(|(k, a)| *k == key.value() && *a == action.text()) {
-            let pair = format!("{{{}, {}}}", key.text(), action.text());
-            constraint
-                .error(Error::duplicate(&constraint.path().child("{topologyKey, whenUnsatisfiable}"), pair));
-        }
-        taken.push((key.value(), action.text()));
-        constraint.child("labelSelector").selector();
-        let domains = constraint.child("minDomains");
-        domains.positive();
-        if domains.is_set() && action.text() != "DoNotSchedule" {
-            domains.invalid("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not ScheduleAnyway");
-        }
-    }
-}
-
-fn security(spec: &At<'_>) {
-    let context = spec.child("securityContext");
-    for field in ["runAsUser", "runAsGroup", "fsGroup"] {
-        context.child(field).within(0, MAX_SECONDS);
-    }
-    for group in context.child("supplementalGroups").items() {
-        group.within(0, MAX_SECONDS);
-    }
-    context.child("fsGroupChangePolicy").one_of(&["Always", "OnRootMismatch"]);
-    let mut taken = Vec::new();
-    for sysctl in context.child("sysctls").items() {
-        let name = sysctl.child("name");
-        name.require();
-        if taken.contains(&name.text()) {
-            name.duplicate();
-        }
-        taken.push(name.text());
-    }
-    if spec.child("shareProcessNamespace").flag() && spec.child("hostPID").flag() {
-        spec.child("shareProcessNamespace")
-            .invalid("ShareProcessNamespace and HostPID cannot both be enabled");
+/// A range of addresses.
+pub(in crate::kinds) fn cidr(range: &At<'_>) {
+    let valid = range.text().split_once('/').is_some_and(|(address, bits)| {
+        let most = match address.parse::<std::net::IpAddr>() {
+            Ok(std::net::IpAddr::V4(_)) => 32,
+            Ok(std::net::IpAddr::V6(_)) => 128,
+            Err(_) => return false,
+        };
+        bits.parse::<u8>().is_ok_and(|bits| bits <= most)
+    });
+    if !valid {
+        let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+        range.error(Error::invalid(range.path(), range.text(), detail));
     }
 }

@@ -1,5 +1,8 @@
 //! Tables: what is wrong with a pod, what may change, how it prints.
 
+mod changes;
+mod rules;
+
 use super::*;
 
 fn pod(spec: &Value) -> Value {
@@ -34,11 +37,11 @@ fn every_error_is_told() {
         ]}),
         &[
             "spec.containers[0].image: Required value",
-            "spec.containers[1].name: Duplicate value: \"a\"",
             "spec.containers[1].ports[0].containerPort: Required value",
             "spec.containers[1].ports[1].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
             "spec.containers[1].ports[1].protocol: Unsupported value: \"tcp\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
-            "spec.restartPolicy: Unsupported value: \"X\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+            "spec.containers[1].name: Duplicate value: \"a\"",
+            "spec.restartPolicy: Unsupported value: \"X\": supported values: \"Always\", \"OnFailure\", \"Never\"",
         ],
     );
     refused(
@@ -50,11 +53,11 @@ fn every_error_is_told() {
         &[
             "spec.volumes[0].secret: Forbidden: may not specify more than 1 volume type",
             "spec.volumes[1].name: Duplicate value: \"v\"",
-            "spec.containers[0].env[0].valueFrom: Invalid value: \"\": may not be specified when `value` is not empty",
             "spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Unsupported value: \"spec.x\": supported values: \"metadata.name\", \"metadata.namespace\", \"metadata.uid\", \"spec.nodeName\", \"spec.serviceAccountName\", \"status.hostIP\", \"status.hostIPs\", \"status.podIP\", \"status.podIPs\"",
+            "spec.containers[0].env[0].valueFrom: Invalid value: \"\": may not be specified when `value` is not empty",
             "spec.containers[0].volumeMounts[1].name: Not found: \"gone\"",
             "spec.containers[0].volumeMounts[1].mountPath: Invalid value: \"/x\": must be unique",
-            "spec.containers[0].volumeMounts[1].subPath: Invalid value: \"/a\": must be a relative path",
+            "spec.containers[0].volumeMounts.subPath: Invalid value: \"/a\": must be a relative path",
             "spec.containers[0].resources.requests: Invalid value: \"foo\": must be a standard resource type or fully qualified",
             "spec.containers[0].resources.requests: Invalid value: \"foo\": must be a standard resource for containers",
             "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 500m",

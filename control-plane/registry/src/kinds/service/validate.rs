@@ -1,4 +1,4 @@
-//! Rules of Services.
+//! Rules of Services. The order is upstream's.
 
 use std::collections::BTreeSet;
 
@@ -9,42 +9,86 @@ use skep_api::object::ObjectExt;
 
 use super::kind;
 use crate::kinds::pod::containers::port as port_or_name;
-use crate::kinds::pod::spec::ip;
+use crate::kinds::pod::spec::{cidr, ip};
 use crate::strategy::check::{At, check};
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 const POLICIES: &[&str] = &["Cluster", "Local"];
 const FAMILY_POLICIES: &[&str] = &["PreferDualStack", "RequireDualStack", "SingleStack"];
+const DISTRIBUTIONS: &[&str] = &["PreferClose", "PreferSameNode", "PreferSameZone"];
 const MAX_AFFINITY_SECONDS: i64 = 86400;
 const KUBELET: i64 = 10250;
+const RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+const MODE: &str = "service.kubernetes.io/topology-mode";
+const ONLY_BALANCERS: &str = "may only be used when `type` is 'LoadBalancer'";
+
+fn headless(service: &Value) -> bool {
+    service.text(&["spec", "clusterIP"]) == "None"
+        || service.items(&["spec", "clusterIPs"]).iter().any(|ip| ip == "None")
+}
 
 /// A new Service.
 pub(super) fn create(service: &Value) -> ErrorList {
     check(service, |root| {
+        let annotations = root.child("metadata").child("annotations");
+        let (mode, hints) = (annotations.value().get(MODE), annotations.value().get(HINTS));
+        if let (Some(mode), Some(hints)) = (mode, hints)
+            && mode != hints
+        {
+            let detail = format!("must match annotations[{HINTS}] when both are specified");
+            annotations.error(Error::invalid(&annotations.path().key(MODE), mode.clone(), detail));
+        }
         let spec = root.child("spec");
+        if spec.child("ports").is_empty() && !headless(service) && kind(service) != "ExternalName" {
+            spec.child("ports").required("");
+        }
+        by_type(&spec, service);
+        ports(&spec);
         spec.child("selector").labels();
-        let affinity = spec.child("sessionAffinity");
-        affinity.require_one_of(&["ClientIP", "None"]);
-        if affinity.text() == "ClientIP" {
-            let timeout = spec.down(&["sessionAffinityConfig", "clientIP", "timeoutSeconds"]);
-            if !timeout.int().is_some_and(|s| (1..=MAX_AFFINITY_SECONDS).contains(&s)) {
-                timeout.invalid(format!("must be greater than 0 and less than {MAX_AFFINITY_SECONDS}"));
+        affinity(&spec);
+        families(&spec, service);
+        for address in spec.child("externalIPs").items() {
+            if address.text().parse::<std::net::IpAddr>().is_ok() {
+                ordinary(&address);
+            } else {
+                ip(&address);
             }
         }
         spec.child("type").require_one_of(TYPES);
-        by_type(&spec, service);
-        ports(&spec, service);
-        cluster_ips(&spec);
-        spec.child("externalIPs").items().iter().for_each(ip);
+        node_ports(&spec, service);
+        unique_ports(&spec);
+        source_ranges(&spec, &annotations, service);
+        balancer(&spec, service);
         policies(&spec, service);
+        let distribution = spec.child("trafficDistribution");
+        if distribution.is_set() {
+            let value = distribution.text();
+            if !DISTRIBUTIONS.contains(&value) {
+                distribution.error(Error::not_supported(distribution.path(), value, DISTRIBUTIONS));
+            }
+        }
     })
 }
 
 fn by_type(spec: &At<'_>, service: &Value) {
-    let headless = spec.child("clusterIP").text() == "None";
     let text = "may not be set for ExternalName services";
     match kind(service) {
+        kind @ ("LoadBalancer" | "NodePort") => {
+            for port in spec.child("ports").items() {
+                if kind == "LoadBalancer" && port.child("port").int() == Some(KUBELET) {
+                    let detail =
+                        format!("may not expose port {KUBELET} externally since it is used by kubelet");
+                    port.error(Error::invalid(port.path(), KUBELET, detail));
+                }
+            }
+            if headless(service) {
+                let path = spec.path().child("clusterIPs").index(0);
+                let detail = format!("may not be set to 'None' for {kind} services");
+                spec.error(Error::invalid(&path, "None", detail));
+            }
+        }
         "ExternalName" => {
             for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
                 if !spec.child(field).is_empty() {
@@ -52,157 +96,383 @@ fn by_type(spec: &At<'_>, service: &Value) {
                 }
             }
             let name = spec.child("externalName");
-            if name.require() {
-                let host = name.text().strip_suffix('.').unwrap_or(name.text());
-                name.invalid_all(names::dns1123_subdomain(host));
-            }
-        }
-        "LoadBalancer" => {
-            for port in spec.child("ports").items() {
-                if port.child("port").int() == Some(KUBELET) {
-                    let detail =
-                        format!("may not expose port {KUBELET} externally since it is used by kubelet");
-                    port.error(Error::invalid(port.path(), KUBELET, detail));
+            let host = name.text().strip_suffix('.').unwrap_or(name.text());
+            if host.is_empty() {
+                name.required("");
+            } else {
+                for detail in names::dns1123_subdomain(host) {
+                    name.error(Error::invalid(name.path(), host, detail));
                 }
             }
         }
         _ => {}
     }
-    let external = ["NodePort", "LoadBalancer"].contains(&kind(service));
-    if external && headless {
-        let ip = spec.child("clusterIPs");
-        ip.error(Error::invalid(
-            &ip.path().index(0),
-            "None",
-            format!("may not be set to 'None' for {} services", kind(service)),
-        ));
-    }
 }
 
-fn ports(spec: &At<'_>, service: &Value) {
-    let ports = spec.child("ports");
-    let headless = spec.child("clusterIP").text() == "None";
-    if ports.is_empty() && !headless && kind(service) != "ExternalName" {
-        ports.required("");
-    }
-    let many = ports.items().len() > 1;
-    let (mut taken_names, mut taken_ports, mut taken_nodes) =
-        (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    for port in ports.items() {
+fn ports(spec: &At<'_>) {
+    let ports = spec.child("ports").items();
+    let mut taken = BTreeSet::new();
+    for port in &ports {
         let name = port.child("name");
-        if many && name.is_empty() {
+        if ports.len() > 1 && name.is_empty() {
             name.required("");
         } else if !name.is_empty() {
             name.named(names::dns1123_label);
-            if !taken_names.insert(name.text()) {
+            if !taken.insert(name.text()) {
                 name.duplicate();
             }
         }
         let number = port.child("port");
-        port_number(&number);
-        let protocol = port.child("protocol");
-        protocol.require_one_of(PROTOCOLS);
+        let value = number.int().unwrap_or(0);
+        for detail in names::port_number(value) {
+            number.error(Error::invalid(number.path(), value, detail));
+        }
+        port.child("protocol").require_one_of(PROTOCOLS);
         port_or_name(&port.child("targetPort"));
-        if !taken_ports.insert((protocol.text(), number.int())) {
-            let twin = json!({"protocol": protocol.text(), "port": number.int()});
-            port.error(Error::duplicate(port.path(), twin));
-        }
-        let node = port.child("nodePort");
-        let Some(node_port) = node.int().filter(|n| *n != 0) else { continue };
-        if kind(service) == "ClusterIP" {
-            node.forbidden("may not be used when `type` is 'ClusterIP'");
-        } else if !taken_nodes.insert((protocol.text(), node_port)) {
-            node.duplicate();
+        let protocol = port.child("appProtocol");
+        if protocol.is_set() {
+            protocol.invalid_all(names::qualified_name(protocol.text()));
         }
     }
 }
 
-/// Must be the number of a port; absent counts as 0.
-fn port_number(at: &At<'_>) {
-    let number = at.int().unwrap_or(0);
-    for detail in names::port_number(number) {
-        at.error(Error::invalid(at.path(), number, detail));
+fn affinity(spec: &At<'_>) {
+    let affinity = spec.child("sessionAffinity");
+    affinity.require_one_of(&["ClientIP", "None"]);
+    let config = spec.child("sessionAffinityConfig");
+    let when = "when session affinity type is ClientIP";
+    match affinity.text() {
+        "ClientIP" => {
+            let client = config.child("clientIP");
+            let timeout = client.child("timeoutSeconds");
+            if !config.is_set() {
+                config.required(when);
+            } else if !client.is_set() {
+                client.required(when);
+            } else if !timeout.is_set() {
+                timeout.required(when);
+            } else if !timeout.int().is_some_and(|s| (1..=MAX_AFFINITY_SECONDS).contains(&s)) {
+                timeout.invalid(format!("must be greater than 0 and less than {MAX_AFFINITY_SECONDS}"));
+            }
+        }
+        "None" if config.is_set() => {
+            config.forbidden("must not be set when session affinity is None");
+        }
+        _ => {}
     }
 }
 
-fn cluster_ips(spec: &At<'_>) {
+fn family(address: &str) -> Option<&'static str> {
+    address.parse::<std::net::IpAddr>().ok().map(|ip| if ip.is_ipv4() { "IPv4" } else { "IPv6" })
+}
+
+/// `clusterIPs`, `ipFamilies` and `ipFamilyPolicy`, one against the others.
+fn families(spec: &At<'_>, service: &Value) {
+    if kind(service) == "ExternalName" {
+        return;
+    }
+    let families = spec.child("ipFamilies");
+    let mut seen = BTreeSet::new();
+    for at in families.items() {
+        if !["IPv4", "IPv6"].contains(&at.text()) {
+            at.one_of(&["IPv4", "IPv6"]);
+        } else if !seen.insert(at.text()) {
+            at.duplicate();
+        }
+    }
+    spec.child("ipFamilyPolicy").one_of(FAMILY_POLICIES);
+
     let ips = spec.child("clusterIPs");
-    let first = spec.child("clusterIP");
     let items = ips.items();
-    if let Some(primary) = items.first()
-        && !first.is_empty()
-        && primary.text() != first.text()
-    {
-        ips.error(Error::invalid(ips.path(), ips.value().clone(), "first value must match `clusterIP`"));
+    let first = spec.child("clusterIP");
+    match items.first() {
+        Some(primary) if primary.text() != first.text() => {
+            ips.invalid("first value must match `clusterIP`");
+        }
+        None if !first.is_empty() => ips.required(""),
+        _ => {}
     }
     if items.len() > 2 {
         ips.invalid("may only hold up to 2 values");
     }
     for (index, address) in items.iter().enumerate() {
-        if address.text() == "None" {
-            if index > 0 || items.len() > 1 {
-                address.invalid("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+        match address.text() {
+            "None" if index > 0 => {
+                address.invalid(
+                    "must be empty, 'None', or a valid IP address (e.g. 10.9.8.7 or 2001:db8::ffff)",
+                );
             }
-        } else {
-            ip(address);
+            "None" if items.len() > 1 => {
+                ips.invalid("may hold only one value when `clusterIP` is 'None'");
+            }
+            "None" | "" => {}
+            _ => ip(address),
         }
     }
-    for family in spec.child("ipFamilies").items() {
-        family.one_of(&["IPv4", "IPv6"]);
+    let address_families: Vec<Option<&str>> = items.iter().map(|item| family(item.text())).collect();
+    if let [Some(one), Some(other)] = address_families.as_slice()
+        && one == other
+    {
+        ips.invalid("may specify no more than one IP for each IP family");
     }
-    spec.child("ipFamilyPolicy").one_of(FAMILY_POLICIES);
+    for (index, (address, at)) in address_families.iter().zip(families.items()).enumerate() {
+        if let Some(found) = address
+            && *found != at.text()
+            && ["IPv4", "IPv6"].contains(&at.text())
+        {
+            let path = ips.path().index(index);
+            let detail = format!("expected an {} value as indicated by `ipFamilies[{index}]`", at.text());
+            ips.error(Error::invalid(&path, items[index].text(), detail));
+        }
+    }
+}
+
+/// Not the loopback, a multicast group, or the like.
+fn ordinary(address: &At<'_>) {
+    use std::net::IpAddr;
+    let Ok(parsed) = address.text().parse::<IpAddr>() else { return };
+    if parsed.is_unspecified() {
+        address.invalid(format!("may not be unspecified ({})", address.text()));
+    }
+    if parsed.is_loopback() {
+        address.invalid("may not be in the loopback range (127.0.0.0/8, ::1/128)");
+    }
+    let (link, group) = match parsed {
+        IpAddr::V4(ip) => (ip.is_link_local(), ip.is_multicast() && ip.octets()[..3] == [224, 0, 0]),
+        IpAddr::V6(ip) => {
+            let head = ip.segments()[0];
+            (head & 0xffc0 == 0xfe80, head & 0xff0f == 0xff02)
+        }
+    };
+    if link {
+        address.invalid("may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+    }
+    if group {
+        address.invalid("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
+    }
+}
+
+fn node_ports(spec: &At<'_>, service: &Value) {
+    let mut taken = BTreeSet::new();
+    let ports = spec.child("ports").items();
+    let given = |port: &At<'_>| port.child("nodePort").int().filter(|n| *n != 0);
+    if kind(service) == "ClusterIP" {
+        for port in ports.iter().filter(|port| given(port).is_some()) {
+            port.child("nodePort").forbidden("may not be used when `type` is 'ClusterIP'");
+        }
+    }
+    for port in &ports {
+        if let Some(number) = given(port)
+            && !taken.insert((port.child("protocol").text(), number))
+        {
+            port.child("nodePort").duplicate();
+        }
+    }
+}
+
+fn unique_ports(spec: &At<'_>) {
+    let mut taken = BTreeSet::new();
+    for port in spec.child("ports").items() {
+        let (protocol, number) = (port.child("protocol").text(), port.child("port").int());
+        if !taken.insert((protocol, number)) {
+            port.error(Error::duplicate(port.path(), json!({"protocol": protocol, "port": number})));
+        }
+    }
+}
+
+fn source_ranges(spec: &At<'_>, annotations: &At<'_>, service: &Value) {
+    let balancer = kind(service) == "LoadBalancer";
+    let ranges = spec.child("loadBalancerSourceRanges");
+    if !ranges.is_empty() {
+        // Upstream writes the field with a capital.
+        let told = ranges.told_at(spec.path().child("LoadBalancerSourceRanges"));
+        if !balancer {
+            told.forbidden(ONLY_BALANCERS);
+        }
+        for range in told.items() {
+            let text = Value::String(range.text().trim().to_owned());
+            for error in &check(&text, |trimmed| cidr(&trimmed.told_at(range.path().clone()))) {
+                range.error(error.clone());
+            }
+        }
+    } else if let Some(text) = annotations.value().get(RANGES).and_then(Value::as_str) {
+        let path = annotations.path().key(RANGES);
+        if !balancer {
+            annotations.error(Error::forbidden(&path, ONLY_BALANCERS));
+        }
+        for range in text.split(',').map(str::trim).filter(|range| !range.is_empty()) {
+            let text = Value::String(range.to_owned());
+            for error in &check(&text, |trimmed| cidr(&trimmed.told_at(path.clone()))) {
+                annotations.error(error.clone());
+            }
+        }
+    }
+}
+
+fn balancer(spec: &At<'_>, service: &Value) {
+    let balancer = kind(service) == "LoadBalancer";
+    let allocate = spec.child("allocateLoadBalancerNodePorts");
+    if allocate.is_set() && !balancer {
+        allocate.forbidden(ONLY_BALANCERS);
+    }
+    let class = spec.child("loadBalancerClass");
+    if !class.is_set() {
+        return;
+    }
+    if balancer {
+        class.invalid_all(names::qualified_name(class.text()));
+    } else {
+        class.forbidden(ONLY_BALANCERS);
+    }
 }
 
 fn policies(spec: &At<'_>, service: &Value) {
     let external = spec.child("externalTrafficPolicy");
-    let accessible =
-        ["NodePort", "LoadBalancer"].contains(&kind(service)) || !spec.child("externalIPs").is_empty();
+    let accessible = ["NodePort", "LoadBalancer"].contains(&kind(service))
+        || (kind(service) == "ClusterIP" && !spec.child("externalIPs").is_empty());
     if accessible {
         external.require_one_of(POLICIES);
     } else if !external.is_empty() {
         external.invalid("may only be set for externally-accessible services");
     }
-    let internal = spec.child("internalTrafficPolicy");
-    if kind(service) != "ExternalName" {
-        internal.require_one_of(POLICIES);
-    }
     let health = spec.child("healthCheckNodePort");
+    let number = health.int().unwrap_or(0);
     let local = kind(service) == "LoadBalancer" && external.text() == "Local";
-    if health.int().is_some_and(|n| n != 0) && !local {
+    if number != 0 && !local {
         health
             .invalid("may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'");
+    } else if number != 0 {
+        health.invalid_all(names::port_number(number));
     }
-    let class = spec.child("loadBalancerClass");
-    if kind(service) != "LoadBalancer" {
-        for field in [class, spec.child("allocateLoadBalancerNodePorts")] {
-            if field.is_set() {
-                field.forbidden("may only be used when `type` is 'LoadBalancer'");
-            }
-        }
+    let internal = spec.child("internalTrafficPolicy");
+    if kind(service) == "ExternalName" {
+        internal.one_of(POLICIES);
+    } else {
+        internal.require_one_of(POLICIES);
     }
-    spec.child("trafficDistribution").one_of(&["PreferClose", "PreferSameNode", "PreferSameZone"]);
 }
 
 /// A changed Service: an address, once given, stays as long as the type has addresses.
 pub(super) fn update(new: &Value, old: &Value) -> ErrorList {
-    let mut errors = create(new);
-    if kind(new) == "ExternalName" || kind(old) == "ExternalName" {
-        return errors;
+    let mut errors = ErrorList::new();
+    if kind(new) != "ExternalName" && kind(old) != "ExternalName" {
+        errors.extend(check(new, |root| addresses_stay(&root.child("spec"), old)));
     }
     errors.extend(check(new, |root| {
-        let ips = root.child("spec").child("clusterIPs");
-        let before = old.items(&["spec", "clusterIPs"]);
-        let path = ips.path().index(0);
-        let items = ips.items();
+        let spec = root.child("spec");
+        let class = spec.child("loadBalancerClass");
+        if kind(old) == "LoadBalancer" && kind(new) == "LoadBalancer" {
+            let before = old.at(&["spec", "loadBalancerClass"]).unwrap_or(&Value::Null);
+            if class.value() != before {
+                class.invalid("may not change once set");
+            }
+        }
+        let needs = |service: &Value| {
+            kind(service) == "LoadBalancer" && service.text(&["spec", "externalTrafficPolicy"]) == "Local"
+        };
+        let port = |service: &Value| service.int(&["spec", "healthCheckNodePort"]).unwrap_or(0);
+        if needs(old) && needs(new) && port(old) != port(new) {
+            spec.child("healthCheckNodePort").forbidden("field is immutable");
+        }
+    }));
+    errors.extend(create(new));
+    errors
+}
+
+/// The first address and family stay; the second may come and go, but not change.
+fn addresses_stay(spec: &At<'_>, old: &Value) {
+    for (field, unset) in [
+        ("clusterIPs", "primary clusterIP can not be unset"),
+        ("ipFamilies", "primary ipFamily can not be unset"),
+    ] {
+        let here = spec.child(field);
+        let before = old.items(&["spec", field]);
+        let items = here.items();
         match (before.first(), items.first()) {
             (Some(_), None) => {
-                ips.error(Error::invalid(&path, ips.value().clone(), "primary clusterIP can not be unset"));
+                here.error(Error::invalid(&here.path().index(0), here.value().clone(), unset));
             }
             (Some(was), Some(now)) if was != now.value() => {
-                ips.error(Error::invalid(&path, ips.value().clone(), "may not change once set"));
+                here.error(Error::invalid(
+                    &here.path().index(0),
+                    here.value().clone(),
+                    "may not change once set",
+                ));
             }
             _ => {}
         }
-    }));
-    errors
+        if let (Some(was), Some(now)) = (before.get(1), items.get(1))
+            && was != now.value()
+        {
+            let path = here.path().index(1);
+            here.error(Error::invalid(&path, here.value().clone(), "may not change once set"));
+        }
+    }
+}
+
+/// The status: addresses of the load balancer.
+pub(super) fn status(new: &Value) -> ErrorList {
+    check(new, |root| {
+        let balancer = root.child("status").child("loadBalancer");
+        let ingress = balancer.child("ingress");
+        if kind(new) != "LoadBalancer" && !ingress.is_empty() {
+            ingress.forbidden("may only be used when `spec.type` is LoadBalancer");
+            return;
+        }
+        for entry in ingress.items() {
+            let address = entry.child("ip");
+            let mode = entry.child("ipMode");
+            if !address.is_empty() {
+                ip(&address);
+                if mode.is_set() {
+                    mode.one_of(&["Proxy", "VIP"]);
+                } else {
+                    mode.required("must be specified when `ip` is set");
+                }
+            } else if mode.is_set() {
+                mode.forbidden("may not be specified when `ip` is not set");
+            }
+            let host = entry.child("hostname");
+            if !host.is_empty() {
+                host.named(names::dns1123_subdomain);
+                if host.text().parse::<std::net::IpAddr>().is_ok() {
+                    host.invalid("must be a DNS name, not an IP address");
+                }
+            }
+        }
+    })
+}
+
+/// Warnings to those who write a Service.
+pub(super) fn warnings(service: &Value) -> Vec<String> {
+    let mut told = Vec::new();
+    if service.annotations().is_some_and(|all| all.contains_key(HINTS)) {
+        told.push(format!("metadata.annotations[{HINTS}]: the annotation is deprecated and will be removed in a future release; please use the \"service.kubernetes.io/topology-mode\" annotation instead"));
+    }
+    let mut address = |text: &str, at: String| crate::kinds::pod::warnings::address(&mut told, text, &at);
+    for (index, ip) in service.items(&["spec", "clusterIPs"]).iter().enumerate() {
+        address(ip.as_str().unwrap_or_default(), format!("spec.clusterIPs[{index}]"));
+    }
+    for (index, ip) in service.items(&["spec", "externalIPs"]).iter().enumerate() {
+        address(ip.as_str().unwrap_or_default(), format!("spec.externalIPs[{index}]"));
+    }
+    address(service.text(&["spec", "loadBalancerIP"]), "spec.loadBalancerIP".to_owned());
+    if kind(service) == "ExternalName" && !service.items(&["spec", "externalIPs"]).is_empty() {
+        told.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
+    }
+    if kind(service) != "ExternalName" && !service.text(&["spec", "externalName"]).is_empty() {
+        told.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+    }
+    if headless(service) {
+        if !service.text(&["spec", "loadBalancerIP"]).is_empty() {
+            told.push("spec.loadBalancerIP is ignored for headless services".to_owned());
+        }
+        if !service.items(&["spec", "externalIPs"]).is_empty() {
+            told.push("spec.externalIPs is ignored for headless services".to_owned());
+        }
+        if !["", "None"].contains(&service.text(&["spec", "sessionAffinity"])) {
+            told.push("spec.SessionAffinity is ignored for headless services".to_owned());
+        }
+    }
+    told
 }
