@@ -127,7 +127,9 @@ pub(crate) fn main(options: Options) -> Result<()> {
     let _lock = options.folders.lock()?;
     runtime::run(async move |cancel| {
         let tasks = TaskTracker::new();
-        start(&options.folders, &options.plane, &tasks, &cancel).await?;
+        let server = start(&options.folders, &options.plane, &tasks, &cancel).await?;
+        let url = format!("https://127.0.0.1:{}", server.address.port());
+        crate::kubeconfig::write_admin(&options.folders, &server.pki, &url)?;
         cancel.cancelled().await;
         tasks.close();
         tasks.wait().await;

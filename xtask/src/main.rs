@@ -1,5 +1,6 @@
 //! The project's chores. `cargo xtask --help` lists them; CI calls nothing else.
 
+mod clients;
 mod cmd;
 mod conformance;
 mod debs;

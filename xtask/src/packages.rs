@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::cmd::have;
-use crate::{debs, kubectl, paths, toolchain};
+use crate::{clients, debs, kubectl, paths, toolchain};
 
 /// To build and to run a node.
 const RUN: &[&str] =
@@ -42,6 +42,7 @@ pub(crate) fn setup(tests: bool) -> Result<()> {
         for minor in KUBECTLS {
             kubectl::fetch(minor)?;
         }
+        clients::ensure()?;
         crate::nextest::ensure()?;
     }
     Ok(())
