@@ -29,7 +29,8 @@ use skep_api::object::ObjectExt;
 use skep_api::resource::GroupVersionResource;
 use skep_api::user::UserInfo;
 use skep_auth::pki::CertPair;
-use skep_registry::cache::{Filter, Watch, WatchItem, WatchOptions};
+use skep_registry::cache::{Filter, WatchItem, WatchOptions};
+use skep_registry::custom::Stream;
 use skep_registry::{DeleteOptions, Preconditions, Registry, Target, WriteOptions, kinds};
 use tokio_util::sync::CancellationToken;
 
@@ -262,7 +263,7 @@ impl Aggregator {
 }
 
 /// Takes what has come meanwhile: all of it is read at once.
-fn drain(watch: &mut Watch) {
+fn drain(watch: &mut Stream) {
     while watch.try_next().is_some() {}
 }
 
@@ -270,6 +271,6 @@ fn drain(watch: &mut Watch) {
 fn object_of(item: &WatchItem) -> Option<&Value> {
     match item {
         WatchItem::Event(seen) => Some(&seen.object.value),
-        WatchItem::Bookmark { .. } => None,
+        WatchItem::Bookmark { .. } | WatchItem::Failed(_) => None,
     }
 }

@@ -24,8 +24,8 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Answer, ApiError> {
     let answer = if name.is_empty() {
         let list = match form.shape {
             Shape::Table => {
-                let rows = shapes::rows(call.row, std::iter::once(&store), form.version, call.include());
-                shapes::table(call.row, true, json!({}), rows, form.version)
+                let rows = shapes::rows(&call.row, std::iter::once(&store), form.version, call.include());
+                shapes::table(&call.row, true, json!({}), rows, form.version)
             }
             _ => json!({
                 "kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": [store],
@@ -34,7 +34,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Answer, ApiError> {
         let form = crate::negotiate::Form { shape: Shape::Object, ..form };
         respond::value(StatusCode::OK, &form, None, &list, call.include())?
     } else if name == STORE {
-        respond::value(StatusCode::OK, &form, Some(call.row), &store, call.include())?
+        respond::value(StatusCode::OK, &form, Some(&call.row), &store, call.include())?
     } else {
         return Err(ApiError::not_found(&call.row.gvr(), name));
     };

@@ -1,69 +1,47 @@
 //! Discovery: the old documents, one a version, and the aggregated one with its ETag.
 
-use std::sync::LazyLock;
-
 use bytes::Bytes;
 use http::header::{ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 use skep_api::error::ApiError;
-use skep_api::resource::GroupVersionKind;
 use skep_machinery::discovery::{self, Aggregated};
-use skep_machinery::kind::{KindInfo, SubresourceInfo};
+use skep_machinery::kind::KindInfo;
 use skep_machinery::openapi;
 use skep_machinery::table::IncludeObject;
-use skep_registry::kinds;
-use skep_registry::strategy::KindRow;
 
 use crate::negotiate::{self, Clause, Offer};
 use crate::respond::{self, Answer};
 use crate::server::Inner;
 
-/// What is served, as discovery and OpenAPI want it.
-pub(crate) static KINDS: LazyLock<Vec<KindInfo>> =
-    LazyLock::new(|| kinds::TABLE.iter().copied().map(info).collect());
-
-fn info(row: &KindRow) -> KindInfo {
-    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-    KindInfo {
-        gvk: row.gvk(),
-        plural: row.plural.to_owned(),
-        singular: row.singular(),
-        short_names: texts(row.short_names),
-        categories: texts(row.categories),
-        namespaced: row.namespaced,
-        verbs: texts(row.verbs),
-        subresources: row
-            .subresources
-            .iter()
-            .map(|subresource| {
-                let (group, version, kind) = subresource.kind;
-                SubresourceInfo {
-                    name: subresource.name.to_owned(),
-                    gvk: GroupVersionKind::new(group, version, kind),
-                    verbs: texts(subresource.verbs),
-                }
-            })
-            .collect(),
-        schema: None,
-    }
-}
-
 /// Answers a discovery path; `None` when it is none.
-pub(crate) fn handle(inner: &Inner, path: &str, headers: &HeaderMap) -> Option<Result<Answer, ApiError>> {
+pub(crate) async fn handle(
+    inner: &Inner,
+    path: &str,
+    headers: &HeaderMap,
+) -> Option<Result<Answer, ApiError>> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    if !matches!(parts.first(), Some(&("api" | "apis"))) {
+        return None;
+    }
+    // Whoever has seen a resource established finds it here.
+    if let Err(error) = inner.registry.definitions_settled().await {
+        return Some(Err(error));
+    }
+    let snapshot = inner.published.snapshot(&inner.registry);
+    let kinds = snapshot.kinds();
     match parts.as_slice() {
-        ["api"] => Some(root(inner, headers, true)),
-        ["apis"] => Some(root(inner, headers, false)),
+        ["api"] => Some(root(inner, headers, kinds, true)),
+        ["apis"] => Some(root(inner, headers, kinds, false)),
         ["api", version] => {
-            discovery::api_resource_list("", version, &KINDS).map(|list| plain(headers, &list))
+            discovery::api_resource_list("", version, kinds).map(|list| plain(headers, &list))
         }
         ["apis", group] => {
-            let local = discovery::api_group(group, &KINDS);
+            let local = discovery::api_group(group, kinds);
             inner.aggregator.group(group, local).map(|group| plain(headers, &group))
         }
         ["apis", group, version] if !group.is_empty() => {
-            discovery::api_resource_list(group, version, &KINDS).map(|list| plain(headers, &list))
+            discovery::api_resource_list(group, version, kinds).map(|list| plain(headers, &list))
         }
         _ => None,
     }
@@ -75,12 +53,12 @@ fn plain(headers: &HeaderMap, value: &Value) -> Result<Answer, ApiError> {
 }
 
 /// `/api` and `/apis`: aggregated if the client can read that.
-fn root(inner: &Inner, headers: &HeaderMap, core: bool) -> Result<Answer, ApiError> {
+fn root(inner: &Inner, headers: &HeaderMap, kinds: &[KindInfo], core: bool) -> Result<Answer, ApiError> {
     let wanted = negotiate::accepted(headers).into_iter().find_map(|clause| aggregated_version(&clause));
     let mut answer = match wanted {
-        Some(version) => aggregated(inner, headers, core, version),
+        Some(version) => aggregated(inner, headers, kinds, core, version),
         None if core => plain(headers, &discovery::api_versions(&inner.address))?,
-        None => plain(headers, &inner.aggregator.group_list(discovery::api_group_list(&KINDS)))?,
+        None => plain(headers, &inner.aggregator.group_list(discovery::api_group_list(kinds)))?,
     };
     answer.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
     Ok(answer)
@@ -97,8 +75,14 @@ fn aggregated_version(clause: &Clause) -> Option<Aggregated> {
     }
 }
 
-fn aggregated(inner: &Inner, headers: &HeaderMap, core: bool, version: Aggregated) -> Answer {
-    let mut document = discovery::aggregated(&KINDS, core, version);
+fn aggregated(
+    inner: &Inner,
+    headers: &HeaderMap,
+    kinds: &[KindInfo],
+    core: bool,
+    version: Aggregated,
+) -> Answer {
+    let mut document = discovery::aggregated(kinds, core, version);
     if !core {
         document = inner.aggregator.aggregated(document);
     }

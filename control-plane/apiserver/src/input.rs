@@ -12,6 +12,7 @@ use skep_api::selector::{FieldSelector, LabelSelector};
 use skep_api::user::UserInfo;
 use skep_machinery::codec::{self, FieldValidation, Format};
 use skep_registry::cache::{Filter, ListOptions, VersionMatch, WatchOptions};
+use skep_registry::strategy::Kind;
 use skep_registry::{DeleteOptions, Patch, Preconditions, Propagation, WriteOptions};
 
 use crate::query::Query;
@@ -47,6 +48,7 @@ pub fn object(
 pub fn patch(
     content_type: &str,
     bytes: &Bytes,
+    of: &Kind,
     validation: FieldValidation,
 ) -> Result<(Patch, Vec<String>), ApiError> {
     let read = |format| codec::parse_patch(format, bytes, validation).map_err(ApiError::from);
@@ -54,8 +56,15 @@ pub fn patch(
     match content_type {
         "application/json-patch+json" => Ok((Patch::Json(bytes.clone()), Vec::new())),
         "application/merge-patch+json" => Ok(with(Patch::Merge, read(Format::Json)?)),
-        "application/strategic-merge-patch+json" => Ok(with(Patch::Strategic, read(Format::Json)?)),
+        "application/strategic-merge-patch+json" if of.built_in().is_some() => {
+            Ok(with(Patch::Strategic, read(Format::Json)?))
+        }
         "application/apply-patch+yaml" => Ok(with(Patch::Apply, read(Format::Yaml)?)),
+        _ if of.custom().is_some() => Err(ApiError::unsupported_media_type(&[
+            "application/json-patch+json",
+            "application/merge-patch+json",
+            "application/apply-patch+yaml",
+        ])),
         _ => Err(ApiError::unsupported_media_type(&[
             "application/json-patch+json",
             "application/merge-patch+json",

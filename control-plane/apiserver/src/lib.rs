@@ -19,6 +19,7 @@ pub mod negotiate;
 mod openapi;
 mod pipeline;
 pub mod proxy;
+mod published;
 pub mod query;
 pub mod request_info;
 mod resources;

@@ -76,20 +76,24 @@ impl Metrics {
     }
 
     /// Counts a request. Names that are not ours are not labels: the world may send any.
-    pub(crate) fn request(&self, info: &RequestInfo, status: StatusCode, took: Duration) {
+    pub(crate) fn request(
+        &self,
+        registry: &Registry,
+        info: &RequestInfo,
+        status: StatusCode,
+        took: Duration,
+    ) {
         let known = info.resource.as_ref().and_then(|request| {
-            let gvr = &request.gvr;
-            skep_registry::kinds::by_resource(&gvr.group, &gvr.version, &gvr.resource).map(|row| {
-                let subresource = row.subresource(&request.subresource).map_or("", |known| known.name);
-                (row, subresource)
-            })
+            let kind = registry.known_kind(&request.gvr)?;
+            let subresource = kind.subresource(&request.subresource).map_or("", |known| known.name);
+            Some((&request.gvr, subresource))
         });
-        let resource = known.map_or("", |(row, _)| row.plural).to_owned();
+        let resource = known.map_or("", |(gvr, _)| &gvr.resource).to_owned();
         self.requests
             .get_or_create(&RequestLabels {
                 verb: info.verb.to_uppercase(),
-                group: known.map_or("", |(row, _)| row.group).to_owned(),
-                version: known.map_or("", |(row, _)| row.version).to_owned(),
+                group: known.map_or("", |(gvr, _)| &gvr.group).to_owned(),
+                version: known.map_or("", |(gvr, _)| &gvr.version).to_owned(),
                 resource: resource.clone(),
                 subresource: known.map_or("", |(_, subresource)| subresource).to_owned(),
                 code: status.as_str().to_owned(),

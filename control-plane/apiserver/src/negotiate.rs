@@ -114,7 +114,7 @@ fn encoding(media_type: &str) -> Option<Encoding> {
 pub struct Offer {
     /// Tables and metadata.
     pub shapes: bool,
-    /// Protobuf.
+    /// Protobuf of the object itself.
     pub protobuf: bool,
 }
 
@@ -126,10 +126,11 @@ pub fn form(headers: &HeaderMap, offer: Offer) -> Result<Form, ApiError> {
     }
     for clause in &clauses {
         let Some(encoding) = encoding(&clause.media_type) else { continue };
-        if encoding == Encoding::Protobuf && !offer.protobuf {
+        let Some(shape) = shape(clause) else { continue };
+        // Tables and metadata have a protobuf form whatever they are made of.
+        if encoding == Encoding::Protobuf && !offer.protobuf && shape.0 == Shape::Object {
             continue;
         }
-        let Some(shape) = shape(clause) else { continue };
         if shape.0 != Shape::Object && !offer.shapes {
             continue;
         }

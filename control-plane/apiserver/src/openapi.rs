@@ -1,70 +1,22 @@
 //! `/openapi/v3` and `/openapi/v2`. The documents are made when the first client asks, for most servers never see
 //! one, and are kept compressed, as clients want them: they are some megabytes of text that repeats itself.
 
-use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use flate2::Compression;
-use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, IF_NONE_MATCH, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 use skep_api::error::ApiError;
 use skep_machinery::openapi::{self, V2_PROTOBUF, V2_PROTOBUF_ANSWER, V3_PROTOBUF, V3_PROTOBUF_ANSWER};
 
-use crate::discovery::{KINDS, cacheable};
+use crate::discovery::cacheable;
 use crate::negotiate;
+use crate::published::{Packed, Snapshot};
 use crate::respond::{self, Answer};
 use crate::server::Inner;
-use crate::version::VERSION;
 
 /// What a client may do with a document whose address carries its hash.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, immutable, max-age=31536000");
-
-/// A document, compressed.
-#[derive(Clone)]
-struct Packed {
-    gzip: Bytes,
-    hash: String,
-}
-
-impl Packed {
-    fn new(document: &[u8]) -> Self {
-        let mut gzip = GzEncoder::new(Vec::with_capacity(document.len() / 8), Compression::default());
-        // Writing to memory does not fail.
-        let packed = gzip.write_all(document).and_then(|()| gzip.finish()).unwrap_or_default();
-        Self { gzip: packed.into(), hash: openapi::hash(document) }
-    }
-
-    fn unpacked(&self) -> Result<Vec<u8>, ApiError> {
-        let mut bytes = Vec::with_capacity(self.gzip.len() * 8);
-        GzDecoder::new(&self.gzip[..]).read_to_end(&mut bytes).map_err(ApiError::internal)?;
-        Ok(bytes)
-    }
-}
-
-static V3: LazyLock<BTreeMap<String, Packed>> = LazyLock::new(|| {
-    let documents = openapi::v3_all(&KINDS, VERSION);
-    documents
-        .into_iter()
-        .map(|(path, document)| (path, Packed::new(document.to_string().as_bytes())))
-        .collect()
-});
-
-static V3_INDEX: LazyLock<Bytes> = LazyLock::new(|| {
-    let documents = V3.iter().map(|(path, document)| (path.as_str(), document.hash.as_str()));
-    openapi::v3_index(documents).to_string().into()
-});
-
-/// The v2 document as JSON and as protobuf.
-static V2: LazyLock<(Packed, Packed)> = LazyLock::new(|| {
-    let document = openapi::v2(&KINDS, VERSION);
-    let protobuf = Packed::new(&openapi::v2_protobuf(&document));
-    (Packed::new(document.to_string().as_bytes()), protobuf)
-});
 
 /// Answers an OpenAPI path; `None` when it is none.
 pub(crate) async fn handle(
@@ -74,6 +26,9 @@ pub(crate) async fn handle(
     headers: &HeaderMap,
 ) -> Option<Result<Answer, ApiError>> {
     let rest = path.strip_prefix("/openapi/")?.to_owned();
+    if let Err(error) = inner.registry.definitions_settled().await {
+        return Some(Err(error));
+    }
     let wants = |media: &str| negotiate::accepted(headers).iter().any(|clause| clause.media_type == media);
     let protobuf = (wants(V2_PROTOBUF), wants(V3_PROTOBUF));
     let (headers, hash) = (headers.clone(), query.and_then(hash_of).map(str::to_owned));
@@ -99,17 +54,18 @@ fn document(
     hash: Option<&str>,
     headers: &HeaderMap,
 ) -> Option<Result<Answer, ApiError>> {
+    let snapshot = inner.published.snapshot(&inner.registry);
     match path {
-        "v2" if inner.aggregator.has_openapi_v2() => Some(merged(inner, v2_protobuf, headers)),
-        "v2" if v2_protobuf => Some(answer(headers, V2_PROTOBUF_ANSWER, &V2.1, false)),
-        "v2" => Some(answer(headers, "application/json", &V2.0, false)),
+        "v2" if inner.aggregator.has_openapi_v2() => Some(merged(inner, &snapshot, v2_protobuf, headers)),
+        "v2" if v2_protobuf => Some(answer(headers, V2_PROTOBUF_ANSWER, &snapshot.v2().1, false)),
+        "v2" => Some(answer(headers, "application/json", &snapshot.v2().0, false)),
         "v3" => {
-            let index = inner.aggregator.openapi_v3_index(&V3_INDEX);
+            let index = inner.aggregator.openapi_v3_index(&snapshot.v3_index());
             Some(Ok(cacheable(headers, "application/json", index)))
         }
         path => {
             let path = path.strip_prefix("v3/")?;
-            let packed = V3.get(path)?;
+            let packed = snapshot.v3(path)?;
             if hash.is_some_and(|hash| hash != packed.hash) {
                 return Some(moved(path, packed));
             }
@@ -123,9 +79,15 @@ fn document(
 }
 
 /// The v2 document with those of extension servers, which are kept as they came.
-fn merged(inner: &Inner, protobuf: bool, headers: &HeaderMap) -> Result<Answer, ApiError> {
-    let local = (V2.0.unpacked()?.into(), V2.1.unpacked()?.into());
-    let (json, message) = inner.aggregator.openapi_v2(|| local);
+fn merged(
+    inner: &Inner,
+    snapshot: &Snapshot,
+    protobuf: bool,
+    headers: &HeaderMap,
+) -> Result<Answer, ApiError> {
+    let (json, message) = snapshot.v2();
+    let local = || Ok((json.unpacked()?.into(), message.unpacked()?.into()));
+    let (json, message) = inner.aggregator.openapi_v2(&json.hash, local)?;
     Ok(if protobuf {
         cacheable(headers, V2_PROTOBUF_ANSWER, message)
     } else {

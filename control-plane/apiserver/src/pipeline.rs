@@ -19,7 +19,6 @@ use skep_api::user::UserInfo;
 use skep_auth::authentication::Credentials;
 use skep_auth::authorization::{Attributes, Decision};
 use skep_flow_control::gate::Class;
-use skep_registry::kinds;
 use tokio::time::Instant;
 
 use crate::negotiate::{self, Encoding, Offer};
@@ -74,7 +73,7 @@ pub(crate) async fn run(inner: &Arc<Inner>, request: Request<Body>) -> Answer {
         .entry(HeaderName::from_static("cache-control"))
         .or_insert(HeaderValue::from_static("no-cache, private"));
     flow::mark(class.as_ref(), headers);
-    inner.metrics.request(&info, answer.status(), start.elapsed());
+    inner.metrics.request(&inner.registry, &info, answer.status(), start.elapsed());
     if method == Method::HEAD {
         *answer.body_mut() = Body::empty();
     }
@@ -151,8 +150,7 @@ async fn serve(
     let Some(resource) = &info.resource else {
         return plain(inner, parts, query, info).await;
     };
-    let row = kinds::by_resource(&resource.gvr.group, &resource.gvr.version, &resource.gvr.resource)
-        .ok_or_else(ApiError::no_such_path)?;
+    let row = inner.registry.find_kind(&resource.gvr).await?;
     let call = Call {
         server: inner,
         row,
@@ -229,7 +227,7 @@ async fn plain(
     if parts.method != Method::GET && parts.method != Method::HEAD {
         return Err(ApiError::no_such_path());
     }
-    if let Some(answer) = discovery::handle(inner, path, &parts.headers) {
+    if let Some(answer) = discovery::handle(inner, path, &parts.headers).await {
         return answer;
     }
     if let Some(answer) = openapi::handle(inner, path, parts.uri.query(), &parts.headers).await {
@@ -242,7 +240,7 @@ async fn plain(
         return Ok(answer);
     }
     match path {
-        "/" => Ok(version::paths()),
+        "/" => Ok(version::paths(inner.published.snapshot(&inner.registry).kinds())),
         "/version" => Ok(version::version()),
         "/metrics" => inner.metrics.encode(&inner.registry),
         _ => Err(ApiError::no_such_path()),

@@ -11,7 +11,7 @@ use skep_api::error::{ApiError, Reason};
 use skep_api::user::UserInfo;
 use skep_machinery::kind::returns_deleted;
 use skep_machinery::table::IncludeObject;
-use skep_registry::strategy::KindRow;
+use skep_registry::strategy::Kind;
 use skep_registry::{Target, WriteOptions, Written};
 
 use crate::input;
@@ -30,7 +30,7 @@ const WATCH_SECONDS: u64 = 1800;
 /// One request to a resource on its way to its verb.
 pub(crate) struct Call<'a> {
     pub(crate) server: &'a Inner,
-    pub(crate) row: &'static KindRow,
+    pub(crate) row: Kind,
     pub(crate) request: &'a ResourceRequest,
     pub(crate) method: Method,
     pub(crate) headers: &'a HeaderMap,
@@ -43,7 +43,7 @@ pub(crate) struct Call<'a> {
 impl Call<'_> {
     /// What the registry is asked about.
     pub(crate) fn target(&self) -> Target {
-        let namespace = if self.row.namespaced { self.request.namespace.clone() } else { String::new() };
+        let namespace = if self.row.namespaced() { self.request.namespace.clone() } else { String::new() };
         Target::new(self.row.gvr(), namespace, self.request.name.clone())
             .below(self.request.subresource.clone())
     }
@@ -56,7 +56,7 @@ impl Call<'_> {
 
     /// The form of the answer.
     pub(crate) fn form(&self, shapes: bool) -> Result<Form, ApiError> {
-        negotiate::form(self.headers, Offer { shapes, protobuf: true })
+        negotiate::form(self.headers, Offer { shapes, protobuf: self.row.has_protobuf() })
     }
 
     pub(crate) fn include(&self) -> IncludeObject {
@@ -85,20 +85,29 @@ impl Call<'_> {
     }
 }
 
-/// Answers a request to a resource.
+/// Answers a request to a resource. Whoever uses a deprecated version is told so.
 pub(crate) async fn handle(call: Call<'_>, body: Body, verb: &str) -> Result<Answer, ApiError> {
+    let deprecation = call.row.custom().and_then(|custom| custom.deprecation());
+    let answer = dispatch(call, body, verb).await?;
+    Ok(match deprecation {
+        Some(warning) => warn(answer, &[warning]),
+        None => answer,
+    })
+}
+
+async fn dispatch(call: Call<'_>, body: Body, verb: &str) -> Result<Answer, ApiError> {
     let request = call.request;
     let namespace_itself = request.gvr.resource == "namespaces" && request.gvr.group.is_empty();
     let scoped = !request.namespace.is_empty() && !namespace_itself;
-    let across = request.namespace.is_empty() && call.row.namespaced;
+    let across = request.namespace.is_empty() && call.row.namespaced();
     // A name needs its namespace, and what has none must not be asked for in one.
-    if scoped != call.row.namespaced && !(across && request.name.is_empty()) {
+    if scoped != call.row.namespaced() && !(across && request.name.is_empty()) {
         return Err(ApiError::no_such_path());
     }
     if !request.subresource.is_empty() {
         return subresources::handle(call, body).await;
     }
-    if call.row.is_virtual() && call.row.kind == "ComponentStatus" {
+    if call.row.is_virtual() && call.row.gvk().kind == "ComponentStatus" {
         return components::handle(&call).await;
     }
     if call.row.is_virtual() {
@@ -123,7 +132,7 @@ async fn get(call: &Call<'_>) -> Result<Answer, ApiError> {
     call.serves("get")?;
     let form = call.form(true)?;
     let object = call.server.registry.get(&call.target(), input::get_version(call.query)?).await?;
-    respond::object(&form, call.row, &object, call.include())
+    respond::object(&form, &call.row, &object, call.include())
 }
 
 async fn list(call: &Call<'_>) -> Result<Answer, ApiError> {
@@ -132,7 +141,7 @@ async fn list(call: &Call<'_>) -> Result<Answer, ApiError> {
     let target = call.target();
     let options = input::list_options(call.query, &target.namespace)?;
     let list = call.server.registry.list(&target, &options).await?;
-    respond::list(&form, call.row, &list, call.include())
+    respond::list(&form, &call.row, &list, call.include())
 }
 
 async fn watch(call: &Call<'_>) -> Result<Answer, ApiError> {
@@ -140,7 +149,7 @@ async fn watch(call: &Call<'_>) -> Result<Answer, ApiError> {
     let form = call.form(true)?;
     let target = call.target();
     let options = input::watch_options(call.query, &target.namespace, &target.name)?;
-    let framer = Framer::new(form, call.row, call.include());
+    let framer = Framer::new(form, call.row.clone(), call.include());
     let timeout = match call.query.number("timeoutSeconds")? {
         None | Some(0) => rand::rng().random_range(WATCH_SECONDS..2 * WATCH_SECONDS),
         Some(seconds) => seconds.min(24 * 3600),
@@ -172,7 +181,7 @@ async fn create(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
     let form = call.form(true)?;
     let options = call.write_options()?;
     let bytes = input::body(body).await?;
-    let decoded = input::object(&call.content_type(), &bytes, &call.row.gvk(), options.field_validation)?;
+    let decoded = call.row.decode(&call.content_type(), &bytes, options.field_validation)?;
     let mut written = call.server.registry.create(&call.target(), decoded.object, &options).await?;
     written.warnings.splice(0..0, decoded.warnings);
     answer_written(call, &form, &written)
@@ -183,7 +192,7 @@ async fn update(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
     let form = call.form(true)?;
     let options = call.write_options()?;
     let bytes = input::body(body).await?;
-    let decoded = input::object(&call.content_type(), &bytes, &call.row.gvk(), options.field_validation)?;
+    let decoded = call.row.decode(&call.content_type(), &bytes, options.field_validation)?;
     let mut written = call.server.registry.update(&call.target(), decoded.object, &options).await?;
     written.warnings.splice(0..0, decoded.warnings);
     answer_written(call, &form, &written)
@@ -194,7 +203,7 @@ async fn patch(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
     let form = call.form(true)?;
     let options = call.write_options()?;
     let bytes = input::body(body).await?;
-    let (patch, warnings) = input::patch(&call.content_type(), &bytes, options.field_validation)?;
+    let (patch, warnings) = input::patch(&call.content_type(), &bytes, &call.row, options.field_validation)?;
     if call.query.get("force").is_some() && !matches!(patch, skep_registry::Patch::Apply(_)) {
         return Err(ApiError {
             code: 422,
@@ -219,9 +228,9 @@ async fn delete(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
     let deleted = call.server.registry.delete(&call.target(), &how, &options).await?;
     if deleted.gone && !returns_deleted(&call.row.gvk()) {
         let uid = deleted.object.pointer("/metadata/uid").cloned().unwrap_or(Value::Null);
-        let mut details = json!({"name": call.request.name, "kind": call.row.plural, "uid": uid});
-        if !call.row.group.is_empty() {
-            details["group"] = json!(call.row.group);
+        let mut details = json!({"name": call.request.name, "kind": call.request.gvr.resource, "uid": uid});
+        if !call.request.gvr.group.is_empty() {
+            details["group"] = json!(call.request.gvr.group);
         }
         let status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
@@ -245,13 +254,13 @@ async fn delete_collection(call: &Call<'_>, body: Body) -> Result<Answer, ApiErr
     let items = registry.delete_collection(&target, &list, &how, &options).await?;
     let revision = items.iter().map(|object| object.revision).max().unwrap_or_default();
     let list = skep_registry::cache::List { items, revision, continue_token: String::new(), remaining: None };
-    respond::list(&form, call.row, &list, call.include())
+    respond::list(&form, &call.row, &list, call.include())
 }
 
 /// The answer to a write.
 pub(crate) fn answer_written(call: &Call<'_>, form: &Form, written: &Written) -> Result<Answer, ApiError> {
     let status = if written.created { StatusCode::CREATED } else { StatusCode::OK };
-    let answer = respond::value(status, form, Some(call.row), &written.object, call.include())?;
+    let answer = respond::value(status, form, Some(&call.row), &written.object, call.include())?;
     Ok(warn(answer, &written.warnings))
 }
 

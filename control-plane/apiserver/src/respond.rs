@@ -15,7 +15,7 @@ use skep_api::resource::GroupVersionKind;
 use skep_machinery::codec;
 use skep_machinery::table::{self, IncludeObject};
 use skep_registry::cache::{List, Object};
-use skep_registry::strategy::KindRow;
+use skep_registry::strategy::Kind;
 
 use crate::negotiate::{Encoding, Form, Shape};
 use crate::shapes;
@@ -81,15 +81,15 @@ pub fn kind_of(value: &Value) -> GroupVersionKind {
 pub fn value(
     status: StatusCode,
     form: &Form,
-    row: Option<&KindRow>,
+    kind: Option<&Kind>,
     value: &Value,
     include: IncludeObject,
 ) -> Result<Answer, ApiError> {
-    let shaped = match (form.shape, row) {
-        (Shape::Table, Some(row)) => {
-            let rows = shapes::rows(row, std::iter::once(value), form.version, include);
+    let shaped = match (form.shape, kind) {
+        (Shape::Table, Some(kind)) => {
+            let rows = shapes::rows(kind, std::iter::once(value), form.version, include);
             let metadata = json!({"resourceVersion": shapes::version_of(value)});
-            Some(shapes::table(row, true, metadata, rows, form.version))
+            Some(shapes::table(kind, true, metadata, rows, form.version))
         }
         (Shape::Metadata, _) => Some(table::partial_metadata(value, form.version)),
         _ => None,
@@ -100,27 +100,22 @@ pub fn value(
 }
 
 /// A cached object; its own encoding is shared.
-pub fn object(
-    form: &Form,
-    row: &KindRow,
-    object: &Object,
-    include: IncludeObject,
-) -> Result<Answer, ApiError> {
+pub fn object(form: &Form, kind: &Kind, object: &Object, include: IncludeObject) -> Result<Answer, ApiError> {
     if form.shape == Shape::Object {
         if form.encoding == Encoding::Json {
             return Ok(bytes(StatusCode::OK, &form.content_type(), object.json()));
         }
-        let kind = row.gvk();
-        if let Some(message) = object.protobuf(&kind).filter(|_| form.encoding == Encoding::Protobuf) {
-            let sealed = codec::seal_protobuf(&kind, &message);
+        let gvk = kind.gvk();
+        if let Some(message) = object.protobuf(&gvk).filter(|_| form.encoding == Encoding::Protobuf) {
+            let sealed = codec::seal_protobuf(&gvk, &message);
             return Ok(bytes(StatusCode::OK, &form.content_type(), sealed));
         }
     }
-    value(StatusCode::OK, form, Some(row), &object.value, include)
+    value(StatusCode::OK, form, Some(kind), &object.value, include)
 }
 
 /// A list; the encodings of its items are shared.
-pub fn list(form: &Form, row: &KindRow, list: &List, include: IncludeObject) -> Result<Answer, ApiError> {
+pub fn list(form: &Form, of: &Kind, list: &List, include: IncludeObject) -> Result<Answer, ApiError> {
     let mut metadata = json!({"resourceVersion": list.revision.to_string()});
     if !list.continue_token.is_empty() {
         metadata["continue"] = json!(list.continue_token);
@@ -128,16 +123,16 @@ pub fn list(form: &Form, row: &KindRow, list: &List, include: IncludeObject) -> 
             metadata["remainingItemCount"] = json!(remaining);
         }
     }
-    let kind = GroupVersionKind::new(row.group, row.version, format!("{}List", row.kind));
+    let kind = of.list_kind();
     let values = || list.items.iter().map(|object| &*object.value);
     let body: Bytes = match (form.shape, form.encoding) {
         (Shape::Object, Encoding::Json) => json_list(&kind, &metadata, &list.items).into(),
-        (Shape::Object, Encoding::Protobuf) => protobuf_list(&kind, row, &metadata, &list.items)?,
+        (Shape::Object, Encoding::Protobuf) => protobuf_list(&kind, &of.gvk(), &metadata, &list.items)?,
         (shape, encoding) => {
             let whole = match shape {
                 Shape::Table => {
-                    let rows = shapes::rows(row, values(), form.version, include);
-                    shapes::table(row, true, metadata, rows, form.version)
+                    let rows = shapes::rows(of, values(), form.version, include);
+                    shapes::table(of, true, metadata, rows, form.version)
                 }
                 Shape::Metadata => table::partial_metadata_list(metadata, values(), form.version),
                 Shape::Object => json!({
@@ -175,12 +170,11 @@ fn json_list(kind: &GroupVersionKind, metadata: &Value, items: &[Arc<Object>]) -
 
 fn protobuf_list(
     kind: &GroupVersionKind,
-    row: &KindRow,
+    item_kind: &GroupVersionKind,
     metadata: &Value,
     items: &[Arc<Object>],
 ) -> Result<Bytes, ApiError> {
-    let item_kind = row.gvk();
-    let encoded: Option<Vec<Bytes>> = items.iter().map(|object| object.protobuf(&item_kind)).collect();
+    let encoded: Option<Vec<Bytes>> = items.iter().map(|object| object.protobuf(item_kind)).collect();
     let encoded =
         encoded.ok_or_else(|| ApiError::not_acceptable(&["application/json", "application/yaml"]))?;
     let body = codec::encode_protobuf_list(kind, metadata, encoded.iter().map(AsRef::as_ref));

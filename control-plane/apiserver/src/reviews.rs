@@ -26,7 +26,7 @@ pub(crate) async fn handle(call: Call<'_>, body: Body) -> Result<Answer, ApiErro
     let bytes = input::body(body).await?;
     let decoded = input::object(&call.content_type(), &bytes, &call.row.gvk(), options.field_validation)?;
     let review = decoded.object;
-    let answer = match call.row.kind {
+    let answer = match call.row.gvk().kind.as_str() {
         "TokenReview" => {
             if review.text(&["spec", "token"]).is_empty() {
                 let error = Error::required(&Path::new("spec").child("token"), "");
@@ -89,7 +89,7 @@ fn subject(call: &Call<'_>, review: &Value) -> Result<UserInfo, ApiError> {
         let detail = "at least one of user or group must be specified";
         errors.push(Error::invalid(&spec.child("user"), name.as_str(), detail));
     }
-    if call.row.namespaced {
+    if call.row.namespaced() {
         let inside = review.text(&["spec", "resourceAttributes", "namespace"]);
         if inside != call.request.namespace {
             let path = spec.child("resourceAttributes").child("namespace");

@@ -22,6 +22,7 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::pipeline;
 use crate::proxy::{Kubelets, Relay};
+use crate::published::Published;
 use crate::respond::Answer;
 use crate::tokens::Tokens;
 
@@ -87,6 +88,7 @@ pub(crate) struct Inner {
     pub(crate) room: Room,
     pub(crate) request_timeout: Duration,
     pub(crate) metrics: Metrics,
+    pub(crate) published: Published,
     pub(crate) address: String,
     pub(crate) checks: Vec<Check>,
     pub(crate) relay: Relay,
@@ -126,6 +128,7 @@ impl ApiServer {
                 room,
                 request_timeout: config.request_timeout,
                 metrics,
+                published: Published::default(),
                 address: config.advertise.map(|address| address.to_string()).unwrap_or_default(),
                 checks: config.checks,
                 relay: Relay::new(closing.clone()),

@@ -4,22 +4,24 @@ use axum::body::Body;
 use http::{Method, StatusCode};
 use serde_json::Value;
 use skep_api::error::{ApiError, Reason};
-use skep_api::resource::GroupVersionKind;
 use skep_registry::Written;
 
 use crate::input;
+use crate::negotiate::{self, Offer};
 use crate::proxy;
 use crate::resources::{Call, answer_written};
 use crate::respond::{self, Answer};
 use crate::tokens;
 
+/// A scale is a built-in kind whatever it belongs to.
+const SCALE: Offer = Offer { shapes: false, protobuf: true };
+
 /// Answers a request to a subresource.
 pub(crate) async fn handle(call: Call<'_>, body: Body) -> Result<Answer, ApiError> {
     let name = call.request.subresource.as_str();
     let subresource = call.row.subresource(name).ok_or_else(ApiError::no_such_path)?;
-    let (group, version, kind) = subresource.kind;
-    let kind = GroupVersionKind::new(group, version, kind);
-    if proxy::is_streamed(call.row, name) {
+    let kind = &subresource.kind;
+    if call.row.built_in().is_some_and(|row| proxy::is_streamed(row, name)) {
         return proxy::handle(&call, body).await;
     }
     if call.request.rest.is_some() {
@@ -44,24 +46,31 @@ pub(crate) async fn handle(call: Call<'_>, body: Body) -> Result<Answer, ApiErro
     if verb == "get" {
         if name == "scale" {
             let scale = registry.get_scale(&target).await?;
-            return respond::value(StatusCode::OK, &call.form(false)?, None, &scale, call.include());
+            let form = negotiate::form(call.headers, SCALE)?;
+            return respond::value(StatusCode::OK, &form, None, &scale, call.include());
         }
         let form = call.form(true)?;
         let object = registry.get(&target, input::get_version(call.query)?).await?;
-        return respond::object(&form, call.row, &object, call.include());
+        return respond::object(&form, &call.row, &object, call.include());
     }
 
     let mut options = call.write_options()?;
-    let form = call.form(name != "scale")?;
+    let form = if name == "scale" { negotiate::form(call.headers, SCALE)? } else { call.form(true)? };
     let bytes = input::body(body).await?;
     if verb == "patch" {
-        let (patch, warnings) = input::patch(&call.content_type(), &bytes, options.field_validation)?;
+        let (patch, warnings) =
+            input::patch(&call.content_type(), &bytes, &call.row, options.field_validation)?;
         let mut written = registry.patch(&target, &patch, &options).await?;
         written.warnings.splice(0..0, warnings);
         return answer_written(&call, &form, &written);
     }
     // An eviction may come as policy/v1beta1 as well; the options inside of it are read loosely.
-    let decoded = input::object(&call.content_type(), &bytes, &kind, options.field_validation)?;
+    let content_type = call.content_type();
+    let decoded = if *kind == call.row.gvk() {
+        call.row.decode(&content_type, &bytes, options.field_validation)?
+    } else {
+        input::object(&content_type, &bytes, kind, options.field_validation)?
+    };
     if verb == "update" {
         let mut written = registry.update(&target, decoded.object, &options).await?;
         written.warnings.splice(0..0, decoded.warnings);

@@ -3,8 +3,8 @@
 use http::StatusCode;
 use serde_json::json;
 
-use crate::discovery::KINDS;
 use crate::respond::{self, Answer};
+use skep_machinery::kind::KindInfo;
 
 /// The Kubernetes version served.
 pub const VERSION: &str = "v1.36.0+skep";
@@ -39,9 +39,9 @@ fn architecture() -> &'static str {
 }
 
 /// `/`
-pub(crate) fn paths() -> Answer {
+pub(crate) fn paths(kinds: &[KindInfo]) -> Answer {
     let mut paths: Vec<String> = vec!["/api".to_owned(), "/apis".to_owned()];
-    for kind in KINDS.iter() {
+    for kind in kinds {
         let group = &kind.gvk.group;
         if group.is_empty() {
             paths.push(format!("/api/{}", kind.gvk.version));

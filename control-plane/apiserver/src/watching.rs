@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use skep_api::error::ApiError;
 use skep_machinery::codec;
 use skep_machinery::table::{self, IncludeObject};
-use skep_registry::cache::{Seen, Watch, WatchItem, json_frame};
-use skep_registry::strategy::KindRow;
+use skep_registry::cache::{Seen, WatchItem, json_frame};
+use skep_registry::custom::Stream;
+use skep_registry::strategy::Kind;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +28,7 @@ pub(crate) const CHUNK: usize = 64 * 1024;
 /// Turns items into frames.
 pub(crate) struct Framer {
     form: Form,
-    row: &'static KindRow,
+    kind: Kind,
     include: IncludeObject,
     /// The columns have been told.
     headed: bool,
@@ -35,8 +36,8 @@ pub(crate) struct Framer {
 
 impl Framer {
     /// Frames of one kind in one form.
-    pub(crate) fn new(form: Form, row: &'static KindRow, include: IncludeObject) -> Self {
-        Self { form, row, include, headed: false }
+    pub(crate) fn new(form: Form, kind: Kind, include: IncludeObject) -> Self {
+        Self { form, kind, include, headed: false }
     }
 
     /// Are its frames text?
@@ -55,9 +56,10 @@ impl Framer {
         match item {
             WatchItem::Event(seen) => self.event(seen),
             WatchItem::Bookmark { revision, initial_end } => {
+                let gvk = self.kind.gvk();
                 let mut object = json!({
-                    "kind": self.row.kind,
-                    "apiVersion": self.row.gvk().api_version(),
+                    "kind": gvk.kind,
+                    "apiVersion": gvk.api_version(),
                     "metadata": {"resourceVersion": revision.to_string(), "creationTimestamp": null},
                 });
                 if *initial_end {
@@ -65,6 +67,7 @@ impl Framer {
                 }
                 self.value("BOOKMARK", &object)
             }
+            WatchItem::Failed(error) => self.error(error),
         }
     }
 
@@ -75,7 +78,7 @@ impl Framer {
                 None => json_frame(seen.kind, &seen.object.json()),
             },
             (Shape::Object, Encoding::Protobuf) => {
-                let kind = self.row.gvk();
+                let kind = self.kind.gvk();
                 match seen.object.protobuf(&kind) {
                     Some(message) => {
                         let sealed = codec::seal_protobuf(&kind, &message);
@@ -94,10 +97,10 @@ impl Framer {
             Shape::Object => None,
             Shape::Metadata => Some(table::partial_metadata(object, self.form.version)),
             Shape::Table => {
-                let rows = shapes::rows(self.row, std::iter::once(object), self.form.version, self.include);
+                let rows = shapes::rows(&self.kind, std::iter::once(object), self.form.version, self.include);
                 let headed = !std::mem::replace(&mut self.headed, true);
                 let metadata = json!({"resourceVersion": shapes::version_of(object)});
-                Some(shapes::table(self.row, headed, metadata, rows, self.form.version))
+                Some(shapes::table(&self.kind, headed, metadata, rows, self.form.version))
             }
         };
         self.raw(kind, shaped.as_ref().unwrap_or(object))
@@ -131,7 +134,7 @@ pub(crate) fn failed(framer: &Framer, error: &ApiError) -> Answer {
 }
 
 struct State {
-    watch: Watch,
+    watch: Stream,
     framer: Framer,
     deadline: Instant,
     cancel: CancellationToken,
@@ -140,7 +143,7 @@ struct State {
 /// The stream of a watch. It ends at its timeout, when the watcher was too slow, or with the server.
 /// `chunk`: events are sent together up to this size; 0 sends each by itself.
 pub(crate) fn stream(
-    watch: Watch,
+    watch: Stream,
     framer: Framer,
     timeout: Duration,
     cancel: CancellationToken,
@@ -150,7 +153,7 @@ pub(crate) fn stream(
     let state = State { watch, framer, deadline: Instant::now() + timeout, cancel };
     let frames = stream::unfold(state, move |mut state| async move {
         let item = tokio::select! {
-            // Cancel safe: each takes what it returns in one step.
+            // What is cancelled is not needed any more: the stream ends.
             biased;
             () = state.cancel.cancelled() => None,
             item = state.watch.next() => item,

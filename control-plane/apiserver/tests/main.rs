@@ -1,6 +1,7 @@
 //! The API server in process, and under real kubectl where there is one.
 
 mod aggregation;
+mod custom;
 mod documents;
 mod extension;
 mod flow_control;

@@ -4,49 +4,21 @@
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
 /// One column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
     /// Heading.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// OpenAPI type: `string`, `integer`, `boolean`, `date`.
-    pub ty: &'static str,
+    pub ty: Cow<'static, str>,
     /// OpenAPI format; `name` marks the object's name.
-    pub format: &'static str,
+    pub format: Cow<'static, str>,
     /// What it shows.
-    pub description: &'static str,
+    pub description: Cow<'static, str>,
     /// 0 is always shown, more only in wide output.
     pub priority: i32,
-}
-
-impl Column {
-    /// A column of text that is always shown.
-    pub const fn text(name: &'static str) -> Self {
-        Self { name, ty: "string", format: "", description: "", priority: 0 }
-    }
-
-    /// The object's name.
-    pub const fn name() -> Self {
-        Self { name: "Name", ty: "string", format: "name", description: "", priority: 0 }
-    }
-
-    /// A column of numbers.
-    pub const fn integer(name: &'static str) -> Self {
-        Self { name, ty: "integer", format: "", description: "", priority: 0 }
-    }
-
-    /// Shown in wide output only.
-    #[must_use]
-    pub const fn wide(self) -> Self {
-        Self { priority: 1, ..self }
-    }
-
-    /// With a description.
-    #[must_use]
-    pub const fn described(self, description: &'static str) -> Self {
-        Self { description, ..self }
-    }
 }
 
 /// How much of each object a row carries.
@@ -165,17 +137,6 @@ pub fn age(since: Option<&str>, now: Timestamp) -> String {
         return "<unknown>".to_owned();
     };
     skep_api::duration::human(now.as_second() - since.as_second())
-}
-
-/// The generic row of a kind without columns of its own: name and creation time.
-pub const GENERIC_COLUMNS: [Column; 2] =
-    [Column::name(), Column { name: "Created At", ty: "date", format: "", description: "", priority: 0 }];
-
-/// Cells for [`GENERIC_COLUMNS`].
-pub fn generic_cells(object: &Value) -> Vec<Value> {
-    let of =
-        |name: &str| object.get("metadata").and_then(|meta| meta.get(name)).cloned().unwrap_or(Value::Null);
-    vec![of("name"), of("creationTimestamp")]
 }
 
 #[cfg(test)]

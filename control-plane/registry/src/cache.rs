@@ -16,6 +16,7 @@ mod watch;
 mod watchers;
 mod window;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -26,9 +27,9 @@ use skep_api::resource::GroupVersionKind;
 use skep_storage::Revision;
 use tokio::sync::watch::Receiver;
 
-pub(crate) use feed::{Feed, Progress};
+pub(crate) use feed::{Feed, FeedHandle, Progress};
 pub use filter::Filter;
-pub(crate) use list::{At, Plan, plan};
+pub(crate) use list::{At, Plan, page_of, plan};
 pub use list::{List, ListOptions, VersionMatch};
 pub use object::Object;
 pub(crate) use object::{object_key, set_resource_version};
@@ -46,8 +47,10 @@ const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// Makes a cached object of a stored one: converts it where two kinds share a key, and says what field
 /// selectors can see of it.
-pub(crate) type Prepare =
-    Box<dyn Fn(serde_json::Value) -> (serde_json::Value, Vec<(&'static str, String)>) + Send + Sync>;
+pub(crate) type Prepare = Box<dyn Fn(serde_json::Value) -> (serde_json::Value, Fields) + Send + Sync>;
+
+/// What field selectors see of an object: names and values.
+pub type Fields = Vec<(Cow<'static, str>, String)>;
 
 /// The cache of one resource.
 pub struct Cache {

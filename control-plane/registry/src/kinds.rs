@@ -9,6 +9,7 @@ mod certificate_request;
 mod config_map;
 mod cron_job;
 mod daemon_set;
+mod definition;
 mod deployment;
 mod disruption_budget;
 mod endpoint_slice;
@@ -74,7 +75,7 @@ pub static TABLE: &[&KindRow] = &[
     &admission::VALIDATING_BINDING,
     &admission::VALIDATING,
     // apiextensions.k8s.io, apiregistration.k8s.io
-    &extension::DEFINITION,
+    &definition::ROW,
     &extension::API_SERVICE,
     // apps
     &plain::CONTROLLER_REVISION,

@@ -20,24 +20,28 @@ mod services;
 mod subresource;
 mod update;
 
-use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use skep_admission::Chain;
 use skep_api::error::ApiError;
 use skep_api::resource::GroupVersionResource;
 use skep_storage::{Error, Revision, Storage};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::alloc::{self, Allocators};
 use crate::cache::{Feed, Filter, Object};
+use crate::custom::{self, Table, Webhooks};
 use crate::kinds;
+use crate::strategy::Kind;
 
 pub(crate) use commit::storage_error;
+pub(crate) use meta::now;
 use read::Freshness;
 pub use request::{DeleteOptions, Deleted, Patch, Preconditions, Propagation, Target, WriteOptions, Written};
 pub use resource::{ClusterReader, Resource};
@@ -74,7 +78,9 @@ impl Default for Options {
 /// The registry: the kinds, their caches, and the store behind them.
 pub struct Registry {
     storage: Arc<dyn Storage>,
-    resources: Arc<HashMap<GroupVersionResource, Arc<Resource>>>,
+    table: Arc<ArcSwap<Table>>,
+    settled: watch::Sender<Revision>,
+    webhooks: Arc<Webhooks>,
     freshness: Freshness,
     pools: Arc<Allocators>,
     admission: Chain,
@@ -92,17 +98,20 @@ impl Registry {
     ) -> Result<Arc<Self>, ApiError> {
         let mut feed = Feed::new(storage.clone(), PREFIX);
         let progress = feed.progress();
-        let resources = Arc::new(resource::table(&mut feed));
+        let table = Arc::new(ArcSwap::from_pointee(Table::new(resource::built_in(&mut feed))));
         let freshness = Freshness::new(storage.clone(), progress.clone());
-        let reader = Arc::new(ClusterReader::new(resources.clone(), freshness.clone()));
+        let reader = Arc::new(ClusterReader::new(table.clone(), freshness.clone()));
         let pools = Arc::new(Allocators::new(&options.service_ranges, options.node_ports));
         alloc::load(&*storage, &pools).await.map_err(|error| storage_error(&error))?;
         let forget = feed.forgetter();
+        let handle = feed.handle();
         tasks.spawn(feed.run(cancel.clone()));
         let mut ready = progress.clone();
         let registry = Arc::new(Self {
             storage: storage.clone(),
-            resources,
+            table,
+            settled: watch::channel(0).0,
+            webhooks: Arc::new(Webhooks::new(reader.clone())),
             freshness,
             pools,
             admission: (options.admission)(reader.clone()),
@@ -112,20 +121,76 @@ impl Registry {
             .wait_for(|progress| progress.ready)
             .await
             .map_err(|_| ApiError::service_unavailable("the registry stopped while it was starting"))?;
+        tasks.spawn(until(cancel.clone(), custom::follow(registry.clone(), handle, progress)));
+        registry.definitions_settled().await?;
+        tasks.spawn(until(cancel.clone(), custom::tend(registry.clone())));
         let compactor = compact(storage, forget);
         tasks.spawn(until(cancel.clone(), compactor));
         tasks.spawn(until(cancel, registry.clone().repair()));
         Ok(registry)
     }
 
-    /// The stored resources, in the order of the table of kinds.
-    pub fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        kinds::TABLE.iter().filter_map(|row| self.resources.get(&row.gvr()))
+    /// The stored resources as they are now: the built-in ones in the order of the table of kinds, then
+    /// the custom ones.
+    pub fn resources(&self) -> Vec<Arc<Resource>> {
+        self.table.load().all().to_vec()
     }
 
     /// A resource by name.
-    pub fn resource(&self, name: &GroupVersionResource) -> Result<&Arc<Resource>, ApiError> {
-        self.resources.get(name).ok_or_else(ApiError::no_such_path)
+    pub fn resource(&self, name: &GroupVersionResource) -> Result<Arc<Resource>, ApiError> {
+        self.table.load().get(name).cloned().ok_or_else(ApiError::no_such_path)
+    }
+
+    /// A kind by the name of its resource, also one that is not stored.
+    pub async fn find_kind(&self, name: &GroupVersionResource) -> Result<Kind, ApiError> {
+        match kinds::by_resource(&name.group, &name.version, &name.resource) {
+            Some(row) => Ok(Kind::BuiltIn(row)),
+            None => Ok(self.find_resource(name).await?.kind().clone()),
+        }
+    }
+
+    /// The same, without waiting for what may be on its way.
+    pub fn known_kind(&self, name: &GroupVersionResource) -> Option<Kind> {
+        match kinds::by_resource(&name.group, &name.version, &name.resource) {
+            Some(row) => Some(Kind::BuiltIn(row)),
+            None => self.resource(name).ok().map(|resource| resource.kind().clone()),
+        }
+    }
+
+    /// A number that changes whenever the custom resources do.
+    pub fn generation(&self) -> u64 {
+        self.table.load().generation()
+    }
+
+    /// Everything discovery shows.
+    pub fn served(&self) -> Vec<Kind> {
+        let custom = self.resources().into_iter().map(|resource| resource.kind().clone());
+        let custom =
+            custom.filter(|kind| kind.custom().is_some_and(|custom| custom.definition().established));
+        kinds::TABLE.iter().map(|row| Kind::BuiltIn(row)).chain(custom).collect()
+    }
+
+    /// Changes whenever the custom resources do.
+    pub fn settled(&self) -> watch::Receiver<Revision> {
+        self.settled.subscribe()
+    }
+
+    pub(crate) fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    pub(crate) fn swap(&self, table: Table) {
+        self.table.store(Arc::new(table));
+    }
+
+    /// The table shows all definitions up to this revision.
+    pub(crate) fn definitions_done(&self, revision: Revision) {
+        self.settled.send_replace(revision);
+    }
+
+    /// What calls conversion webhooks.
+    pub(crate) fn webhooks(&self) -> Arc<Webhooks> {
+        self.webhooks.clone()
     }
 
     /// Reads the caches; also finds services for calls out of the server.

@@ -7,10 +7,12 @@
 //! `validate_update` or `validate_status_update`.
 
 pub mod check;
+mod kind;
 pub mod meta;
 pub mod printer;
 mod row;
 
+pub use kind::{Below, Kind};
 pub use row::{KindRow, Storage, Subresource};
 
 use jiff::Timestamp;
@@ -114,6 +116,9 @@ pub trait Strategy: Send + Sync {
     fn graceful_delete(&self, _object: &Value, _requested: Option<i64>) -> Option<i64> {
         None
     }
+
+    /// Notes in an object that its deletion begins: finalizers, conditions.
+    fn begin_delete(&self, _object: &mut Value) {}
 
     /// Whether a PUT may create.
     fn create_on_update(&self) -> bool {

@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use serde_json::json;
 use skep_api::error::Reason;
 use skep_api::selector::LabelSelector;
-use skep_registry::cache::{EventType, Filter, ListOptions, VersionMatch, Watch, WatchItem, WatchOptions};
+use skep_registry::cache::{EventType, Filter, ListOptions, VersionMatch, WatchItem, WatchOptions};
+use skep_registry::custom::Stream;
 use skep_registry::{DeleteOptions, Registry};
 
 use crate::support::{World, core, options};
@@ -45,7 +46,7 @@ struct Client {
     filter: Filter,
     state: BTreeMap<String, u64>,
     revision: u64,
-    watch: Watch,
+    watch: Stream,
 }
 
 impl Client {
@@ -66,6 +67,7 @@ impl Client {
                 return;
             }
             WatchItem::Event(seen) => seen,
+            WatchItem::Failed(error) => panic!("the watch failed: {error}"),
         };
         let (name, revision) = (seen.object.name.clone(), seen.object.revision);
         assert!(revision > self.revision, "{revision} comes again after {}", self.revision);
@@ -114,7 +116,7 @@ impl Client {
     }
 }
 
-async fn open(registry: &Registry, filter: &Filter, revision: u64) -> Result<Watch, Reason> {
+async fn open(registry: &Registry, filter: &Filter, revision: u64) -> Result<Stream, Reason> {
     let options = WatchOptions {
         filter: filter.clone(),
         resource_version: Some(revision),

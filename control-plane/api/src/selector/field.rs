@@ -68,8 +68,8 @@ impl FieldSelector {
     }
 
     /// Whether these fields satisfy every condition.
-    pub fn matches(&self, fields: &[(&str, String)]) -> bool {
-        self.matches_with(|name| fields.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str()))
+    pub fn matches<N: AsRef<str>>(&self, fields: &[(N, String)]) -> bool {
+        self.matches_with(|name| fields.iter().find(|(n, _)| n.as_ref() == name).map(|(_, v)| v.as_str()))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use skep_api::error::ApiError;
 use skep_machinery::openapi;
 
 use super::{Aggregator, Documents};
@@ -12,6 +13,8 @@ use super::{Aggregator, Documents};
 /// The merged v2 document, and what it was made of.
 pub(super) struct Merged {
     of: Documents,
+    /// The hash of this server's own document.
+    local: String,
     json: Bytes,
     protobuf: Bytes,
 }
@@ -40,19 +43,25 @@ impl Aggregator {
         self.documents.load().values().any(|document| document.openapi_v2.is_some())
     }
 
-    /// The v2 document as JSON and protobuf, with those of extension servers.
-    pub(crate) fn openapi_v2(&self, local: impl FnOnce() -> (Bytes, Bytes)) -> (Bytes, Bytes) {
+    /// The v2 document as JSON and protobuf, with those of extension servers. `hash` is that of the local
+    /// document, which changes with custom resources.
+    pub(crate) fn openapi_v2(
+        &self,
+        hash: &str,
+        local: impl FnOnce() -> Result<(Bytes, Bytes), ApiError>,
+    ) -> Result<(Bytes, Bytes), ApiError> {
         let documents = self.documents.load_full();
         if documents.values().all(|document| document.openapi_v2.is_none()) {
             return local();
         }
         if let Some(known) = &*self.merged.load()
             && Arc::ptr_eq(&known.of, &documents)
+            && known.local == hash
         {
-            return (known.json.clone(), known.protobuf.clone());
+            return Ok((known.json.clone(), known.protobuf.clone()));
         }
-        let local = local();
-        let Ok(mut whole) = serde_json::from_slice::<Value>(&local.0) else { return local };
+        let local = local()?;
+        let Ok(mut whole) = serde_json::from_slice::<Value>(&local.0) else { return Ok(local) };
         // In a fixed order: the ETag must not change by itself.
         let sorted: BTreeMap<_, _> = documents.iter().collect();
         for (at, document) in sorted {
@@ -62,9 +71,10 @@ impl Aggregator {
         }
         let json = Bytes::from(whole.to_string());
         let protobuf = Bytes::from(openapi::v2_protobuf(&whole));
-        let merged = Merged { of: documents, json: json.clone(), protobuf: protobuf.clone() };
+        let merged =
+            Merged { of: documents, local: hash.to_owned(), json: json.clone(), protobuf: protobuf.clone() };
         self.merged.store(Some(Arc::new(merged)));
-        (json, protobuf)
+        Ok((json, protobuf))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::resources::Call;
 /// The options object of a request to `exec`, `attach`, `portforward` or `proxy`.
 pub(super) fn options(call: &Call<'_>) -> Value {
     let subresource = call.request.subresource.as_str();
-    let kind = call.row.subresource(subresource).map_or("", |known| known.kind.2);
+    let kind = call.row.subresource(subresource).map(|known| known.kind.kind).unwrap_or_default();
     let mut object = Map::new();
     object.insert("kind".to_owned(), json!(kind));
     object.insert("apiVersion".to_owned(), json!("v1"));

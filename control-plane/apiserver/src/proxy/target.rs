@@ -57,7 +57,7 @@ pub(super) async fn find(call: &Call<'_>, rest: &str) -> Result<Other, ApiError>
     };
     let tls = scheme == "https";
     let target = Target { name: name.to_owned(), subresource: String::new(), ..call.target() };
-    match call.row.plural {
+    match call.request.gvr.resource.as_str() {
         "nodes" => {
             let (host, kubelet) = address(call, name).await?;
             let asked = if port.is_empty() { kubelet } else { port.parse().map_err(|_| malformed())? };

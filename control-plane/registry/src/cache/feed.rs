@@ -1,17 +1,21 @@
 //! The one task that carries the store's changes into the caches.
 //!
+//! Resources come and go while it runs ([`FeedHandle`]): a new one is listed at the revision the feed
+//! stands at, between two batches, so that its cache is never behind or ahead of the others.
+//!
 //! It lists the whole prefix, then watches it. When the watch breaks it goes on after the last
 //! revision it applied; only when the store has forgotten that revision does it list anew, and then
 //! it ends every watch, for what was missed can't be told any more.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::StreamExt;
 use serde_json::Value;
 use skep_storage::{Batch, Change, Error, KeyValue, Range, Revision, Storage, WatchMessage};
 use tokio::sync::watch::{Receiver, Sender, channel};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::object::Object;
@@ -40,6 +44,39 @@ struct Fed {
     prepare: Prepare,
 }
 
+/// What the feed is told while it runs.
+enum Command {
+    /// Follow another resource; answered when its cache is filled.
+    Add { prefix: String, fed: Fed, done: oneshot::Sender<()> },
+    /// Follow a resource no longer.
+    Remove { prefix: String },
+}
+
+/// Commands that may wait.
+const COMMANDS: usize = 64;
+
+/// Adds resources to a running feed, and removes them.
+#[derive(Clone)]
+pub(crate) struct FeedHandle {
+    commands: mpsc::Sender<Command>,
+}
+
+impl FeedHandle {
+    /// Adds a resource; `true` when its cache is filled, `false` when that could not be done now.
+    pub(crate) async fn add(&self, prefix: String, cache: Arc<Cache>, prepare: Prepare) -> bool {
+        let (done, filled) = oneshot::channel();
+        let command = Command::Add { prefix, fed: Fed { cache, prepare }, done };
+        self.commands.send(command).await.is_ok() && filled.await.is_ok()
+    }
+
+    /// Removes a resource.
+    pub(crate) async fn remove(&self, prefix: String) {
+        if self.commands.send(Command::Remove { prefix }).await.is_err() {
+            tracing::debug!("the feed has ended");
+        }
+    }
+}
+
 /// The feed before it runs.
 pub(crate) struct Feed {
     storage: Arc<dyn Storage>,
@@ -47,13 +84,29 @@ pub(crate) struct Feed {
     /// More than one where kinds share their storage.
     caches: HashMap<String, Vec<Fed>>,
     progress: Sender<Progress>,
+    /// Every cache fed, for the forgetter.
+    known: Arc<Mutex<Vec<Weak<Cache>>>>,
+    commands: (mpsc::Sender<Command>, mpsc::Receiver<Command>),
 }
 
 impl Feed {
     /// A feed of everything under `prefix`.
     pub(crate) fn new(storage: Arc<dyn Storage>, prefix: impl Into<String>) -> Self {
         let (progress, _) = channel(Progress::default());
-        Self { storage, prefix: prefix.into(), caches: HashMap::new(), progress }
+        let commands = mpsc::channel(COMMANDS);
+        Self {
+            storage,
+            prefix: prefix.into(),
+            caches: HashMap::new(),
+            progress,
+            known: Arc::default(),
+            commands,
+        }
+    }
+
+    /// Changes what it follows while it runs.
+    pub(crate) fn handle(&self) -> FeedHandle {
+        FeedHandle { commands: self.commands.0.clone() }
     }
 
     /// How far it is.
@@ -63,11 +116,12 @@ impl Feed {
 
     /// Adds a resource, whose keys begin with `prefix` (`/registry/apps/deployments/`).
     pub(crate) fn add(&mut self, prefix: impl Into<String>, cache: Arc<Cache>, prepare: Prepare) {
+        self.know(&cache);
         self.caches.entry(prefix.into()).or_default().push(Fed { cache, prepare });
     }
 
     /// Runs until cancelled.
-    pub(crate) async fn run(self, cancel: CancellationToken) {
+    pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let work = async {
             loop {
                 let before = *self.progress.borrow();
@@ -87,7 +141,7 @@ impl Feed {
     }
 
     /// Follows the store until something breaks.
-    async fn follow(&self) -> Result<(), Error> {
+    async fn follow(&mut self) -> Result<(), Error> {
         if !self.progress.borrow().ready {
             self.load().await?;
         }
@@ -96,7 +150,19 @@ impl Feed {
             Err(Error::Compacted { .. }) => return self.begin_anew(),
             other => other?,
         };
-        while let Some(message) = watch.next().await {
+        loop {
+            let message = tokio::select! {
+                // Cancel safe: each takes what it returns in one step.
+                message = watch.next() => message,
+                Some(command) = self.commands.1.recv() => {
+                    self.obey(command).await?;
+                    if !self.progress.borrow().ready {
+                        return Ok(());
+                    }
+                    continue;
+                }
+            };
+            let Some(message) = message else { return Ok(()) };
             match message {
                 Ok(WatchMessage::Batch(batch)) => self.apply(&batch),
                 Ok(WatchMessage::Progress(revision)) => self.advance(revision),
@@ -104,7 +170,58 @@ impl Feed {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Does what it was told, at the revision all caches stand at.
+    async fn obey(&mut self, command: Command) -> Result<(), Error> {
+        match command {
+            Command::Remove { prefix } => {
+                for fed in self.caches.remove(&prefix).into_iter().flatten() {
+                    fed.cache.write().watchers.clear();
+                }
+            }
+            Command::Add { prefix, fed, done } => {
+                let revision = self.progress.borrow().revision;
+                self.know(&fed.cache);
+                match self.read(prefix.clone(), revision, &fed.prepare).await {
+                    Ok(objects) => {
+                        fill(&fed, objects, revision);
+                        self.caches.entry(prefix).or_default().push(fed);
+                    }
+                    Err(Error::Compacted { .. }) => {
+                        // Everything is listed again, this one with it.
+                        self.caches.entry(prefix).or_default().push(fed);
+                        self.begin_anew()?;
+                    }
+                    Err(error) => return Err(error),
+                }
+                // Nobody waits any more: the resource stays until it is removed.
+                _ = done.send(());
+            }
+        }
         Ok(())
+    }
+
+    /// Every object under a prefix as it was at a revision.
+    async fn read(
+        &self,
+        prefix: String,
+        revision: Revision,
+        prepare: &Prepare,
+    ) -> Result<BTreeMap<String, Arc<Object>>, Error> {
+        let mut objects = BTreeMap::new();
+        let mut range = Range { limit: PAGE, revision, ..Range::prefix(prefix) };
+        loop {
+            let page = self.storage.range(range.clone()).await?;
+            for object in page.kvs.iter().filter_map(|kv| parse(kv, prepare)) {
+                objects.insert(object.key(), Arc::new(object));
+            }
+            match page.kvs.last() {
+                // The smallest key after the last one.
+                Some(last) if page.more => range.start = format!("{}\u{1}", last.key),
+                _ => return Ok(objects),
+            }
+        }
     }
 
     #[allow(clippy::unnecessary_wraps)] // the result of the call that found the gap
@@ -141,12 +258,8 @@ impl Feed {
         }
         for (prefix, fed) in &self.caches {
             for (index, fed) in fed.iter().enumerate() {
-                let mut state = fed.cache.write();
-                state.objects = states.remove(&(prefix.as_str(), index)).unwrap_or_default();
-                state.bytes = state.objects.values().map(|object| object.size).sum();
-                state.window = Window::new(range.revision, WINDOW);
-                state.last = range.revision;
-                state.watchers.clear();
+                let objects = states.remove(&(prefix.as_str(), index)).unwrap_or_default();
+                fill(fed, objects, range.revision);
             }
         }
         self.progress.send_modify(|progress| {
@@ -199,6 +312,16 @@ impl Feed {
             .find_map(|end| self.caches.get_key_value(&key[..end]))
             .map(|(prefix, fed)| (prefix.as_str(), fed.as_slice()))
     }
+}
+
+/// Begins a cache with what there is at a revision.
+fn fill(fed: &Fed, objects: BTreeMap<String, Arc<Object>>, revision: Revision) {
+    let mut state = fed.cache.write();
+    state.bytes = objects.values().map(|object| object.size).sum();
+    state.objects = objects;
+    state.window = Window::new(revision, WINDOW);
+    state.last = revision;
+    state.watchers.clear();
 }
 
 /// Applies the changes of one revision to one cache.
@@ -254,15 +377,23 @@ fn parse(kv: &KeyValue, prepare: &Prepare) -> Option<Object> {
 }
 
 impl Feed {
-    /// Shares the sender with whoever compacts: history before `floor` is no longer given out.
+    /// For whoever compacts: history before `floor` is no longer given out.
     pub(crate) fn forgetter(&self) -> impl Fn(Revision) + Send + 'static {
-        let progress = self.progress.clone();
-        let caches: Vec<Arc<Cache>> = self.caches.values().flatten().map(|fed| fed.cache.clone()).collect();
+        let (progress, known) = (self.progress.clone(), self.known.clone());
         move |floor| {
             progress.send_modify(|progress| progress.forgotten = progress.forgotten.max(floor));
-            for cache in &caches {
-                cache.write().window.forget(floor);
-            }
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.retain(|cache| {
+                let cache = cache.upgrade();
+                if let Some(cache) = &cache {
+                    cache.write().window.forget(floor);
+                }
+                cache.is_some()
+            });
         }
+    }
+
+    fn know(&self, cache: &Arc<Cache>) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(cache));
     }
 }

@@ -101,6 +101,17 @@ pub(crate) fn plan(options: &ListOptions) -> Result<Plan, ApiError> {
     }
 }
 
+/// Cuts the page out of objects in the order of their keys.
+pub(crate) fn page_of(
+    objects: Vec<Arc<Object>>,
+    options: &ListOptions,
+    after: Option<&str>,
+    revision: Revision,
+) -> List {
+    let objects = objects.into_iter().map(|object| (object.key(), object)).collect();
+    page(&objects, options, after, revision)
+}
+
 /// Cuts the page out of a state.
 pub(crate) fn page(
     objects: &BTreeMap<String, Arc<Object>>,

@@ -1,13 +1,15 @@
 //! One version of one object as the cache holds it: parsed, and encoded at most once for each wire
 //! format. An [`Object`] never changes after it is made; whoever holds the `Arc` shares its bytes.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use serde_json::Value;
 use skep_api::resource::GroupVersionKind;
 use skep_machinery::codec;
 use skep_storage::Revision;
+
+use super::Fields;
 
 /// A stored object at one revision.
 #[derive(Debug)]
@@ -21,16 +23,27 @@ pub struct Object {
     /// The object, `metadata.resourceVersion` included.
     pub value: Arc<Value>,
     /// What field selectors see.
-    pub fields: Vec<(&'static str, String)>,
+    pub fields: Fields,
     /// Bytes of its stored form; 0 where it has none.
     pub size: usize,
     json: OnceLock<Bytes>,
     protobuf: OnceLock<Option<Bytes>>,
+    views: Mutex<Vec<View>>,
 }
+
+/// How a version of a custom resource sees an object. `None`: as it is.
+type View = (LensKey, Option<Arc<Object>>);
+
+/// Which definition, which of its versions.
+type LensKey = (u64, usize);
+
+/// How many views an object remembers. Each served version has one; more than a few at once are those
+/// of older definitions.
+const VIEWS: usize = 4;
 
 impl Object {
     /// Wraps a parsed object; sets its resource version to `revision`.
-    pub fn new(mut value: Value, revision: Revision, fields: Vec<(&'static str, String)>) -> Self {
+    pub fn new(mut value: Value, revision: Revision, fields: Fields) -> Self {
         let text = |value: &Value, name: &str| {
             value.pointer(name).and_then(Value::as_str).unwrap_or_default().to_owned()
         };
@@ -46,6 +59,7 @@ impl Object {
             size: 0,
             json: OnceLock::new(),
             protobuf: OnceLock::new(),
+            views: Mutex::default(),
         }
     }
 
@@ -67,7 +81,26 @@ impl Object {
             size: self.size,
             json: OnceLock::new(),
             protobuf: OnceLock::new(),
+            views: Mutex::default(),
         }
+    }
+
+    /// What a lens once made of this object; the outer `None`: nothing yet.
+    pub(crate) fn view(self: &Arc<Self>, lens: LensKey) -> Option<Arc<Self>> {
+        let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, seen) = views.iter().find(|(known, _)| *known == lens)?;
+        Some(seen.clone().unwrap_or_else(|| self.clone()))
+    }
+
+    /// Remembers what a lens makes of it.
+    pub(crate) fn remember_view(self: &Arc<Self>, lens: LensKey, seen: &Arc<Self>) {
+        // An object that held itself would never be freed.
+        let seen = (!Arc::ptr_eq(self, seen)).then(|| seen.clone());
+        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        if views.len() == VIEWS {
+            views.remove(0);
+        }
+        views.push((lens, seen));
     }
 
     /// The key inside its resource: `namespace/name`, or `name`.

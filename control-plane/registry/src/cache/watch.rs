@@ -44,6 +44,8 @@ pub enum WatchItem {
         /// This one ends the initial events.
         initial_end: bool,
     },
+    /// The watch can't go on: the last item.
+    Failed(ApiError),
 }
 
 /// An open watch. Ends (with `None`) when the watcher was too slow or the cache began anew.
@@ -136,7 +138,7 @@ impl Watch {
         }
         let last = self.backlog.iter().rev().find_map(|item| match item {
             WatchItem::Event(seen) => Some(seen.object.revision),
-            WatchItem::Bookmark { .. } => None,
+            WatchItem::Bookmark { .. } | WatchItem::Failed(_) => None,
         });
         let revision = revision.max(last.unwrap_or_default());
         self.backlog.push_back(WatchItem::Bookmark { revision, initial_end: false });
@@ -151,6 +153,7 @@ impl Watch {
             // Initial objects carry their own, older revisions.
             WatchItem::Event(seen) => seen.object.revision,
             WatchItem::Bookmark { revision, .. } => *revision,
+            WatchItem::Failed(_) => self.sent,
         };
         self.sent = self.sent.max(revision);
         item

@@ -141,7 +141,7 @@ impl Watchers {
             let mut tried = HashSet::new();
             let versions = [Some(&event.object), event.previous.as_ref()];
             for (field, value) in versions.into_iter().flatten().flat_map(|object| &object.fields) {
-                let ids = self.filed.get(*field).and_then(|values| values.get(value));
+                let ids = self.filed.get(&**field).and_then(|values| values.get(value));
                 for id in ids.into_iter().flatten() {
                     if let Some(watcher) = self.all.get(id).filter(|_| tried.insert(*id)) {
                         offer(*id, watcher);

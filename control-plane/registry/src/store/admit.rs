@@ -8,7 +8,7 @@ use skep_api::resource::GroupVersionKind;
 use skep_machinery::codec::FieldValidation;
 
 use super::{Registry, Resource, Target, WriteOptions};
-use crate::strategy::ScalePaths;
+use crate::strategy::Kind;
 
 /// One write on its way through the steps.
 pub(super) struct Write<'a> {
@@ -44,13 +44,8 @@ impl Write<'_> {
 
     /// The kind that travels: a subresource may have one of its own.
     fn kind(&self) -> GroupVersionKind {
-        match self.resource.row().subresource(&self.target.subresource) {
-            Some(subresource) => {
-                let (group, version, kind) = subresource.kind;
-                GroupVersionKind::new(group, version, kind)
-            }
-            None => self.resource.gvk().clone(),
-        }
+        let below = self.resource.kind().subresource(&self.target.subresource);
+        below.map_or_else(|| self.resource.gvk().clone(), |below| below.kind)
     }
 
     /// The options of a create or an update as the API spells them. Those of a deletion are its own.
@@ -94,10 +89,10 @@ impl Write<'_> {
         gvr.group == group && gvr.resource == resource
     }
 
-    /// Where the numbers of the scale are, if this is a write to it: admission then sees a `Scale`.
-    fn scale(&self) -> Option<ScalePaths> {
-        let strategy = self.resource.row().strategy;
-        if self.target.subresource == "scale" { strategy.scale() } else { None }
+    /// The kind, if this is a write to its scale: admission then sees a `Scale`.
+    fn scale(&self) -> Option<&Kind> {
+        let kind = self.resource.kind();
+        (self.target.subresource == "scale" && kind.has_scale()).then_some(kind)
     }
 }
 
@@ -110,7 +105,7 @@ impl Registry {
         object: Value,
         options: &WriteOptions,
     ) -> Result<(), ApiError> {
-        let resource = self.resource(&target.resource)?.clone();
+        let resource = self.resource(&target.resource)?;
         let write = Write { resource: &resource, target, options };
         let object = self.mutate(&write, Operation::Connect, object, None).await?;
         self.check(&write, Operation::Connect, object, None).await.map(|_| ())
@@ -124,7 +119,7 @@ impl Registry {
         object: Value,
         options: &WriteOptions,
     ) -> Result<Value, ApiError> {
-        let resource = self.resource(&target.resource)?.clone();
+        let resource = self.resource(&target.resource)?;
         let write = Write { resource: &resource, target, options };
         let object = self.mutate(&write, Operation::Create, object, None).await?;
         self.check(&write, Operation::Create, object, None).await
@@ -143,11 +138,11 @@ impl Registry {
             return Ok(object);
         }
         let removed = || ApiError::internal("admission removed the object");
-        if let Some(paths) = write.scale() {
-            let (seen, before) = (paths.read(&object), old.map(|old| paths.read(old)));
-            let mut attributes = write.attributes(operation, Some(seen), before);
+        if let Some(kind) = write.scale() {
+            let (seen, before) = (kind.read_scale(&object), old.and_then(|old| kind.read_scale(old)));
+            let mut attributes = write.attributes(operation, seen, before);
             self.admission.admit(&mut attributes).await?;
-            paths.write(&mut object, &attributes.object.ok_or_else(removed)?);
+            kind.write_scale(&mut object, &attributes.object.ok_or_else(removed)?);
             return Ok(object);
         }
         let mut attributes = write.attributes(operation, Some(object), old.cloned());
@@ -167,9 +162,9 @@ impl Registry {
         if !self.admission.handles(operation, gvr, &write.target.subresource) {
             return Ok(object);
         }
-        if let Some(paths) = write.scale() {
-            let before = old.map(|old| paths.read(old));
-            self.admission.validate(&write.attributes(operation, Some(paths.read(&object)), before)).await?;
+        if let Some(kind) = write.scale() {
+            let before = old.and_then(|old| kind.read_scale(old));
+            self.admission.validate(&write.attributes(operation, kind.read_scale(&object), before)).await?;
             return Ok(object);
         }
         let attributes = write.attributes(operation, Some(object), old.cloned());

@@ -1,11 +1,9 @@
 //! The one place that writes to the store.
 
 use bytes::Bytes;
-use serde_json::Value;
 use skep_api::error::ApiError;
 use skep_storage::{Compare, Error, Op, OpResult, Range, Revision, Storage, Target, TxnRequest};
 
-use super::Resource;
 use crate::alloc::Changes;
 use crate::cache::too_large_resource_version;
 
@@ -76,18 +74,6 @@ pub(crate) async fn commit(
         changes.conflict();
     }
     Ok(Committed::Taken)
-}
-
-/// The bytes to store: the object as its storage kind, without its resource version, which is the
-/// key's revision.
-pub(crate) fn encode(resource: &Resource, object: &Value) -> Result<Bytes, ApiError> {
-    let mut object = resource.to_stored(object.clone());
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("resourceVersion");
-    }
-    let bytes = serde_json::to_vec(&object)
-        .map_err(|error| ApiError::internal(format!("the object can't be encoded: {error}")))?;
-    Ok(bytes.into())
 }
 
 /// What a client is told of a failing store; details go to the log.

@@ -8,7 +8,7 @@ use skep_api::field::{Error, ErrorList, Path};
 use super::admit::Write;
 use super::commit::{self, Committed};
 use super::fields::own;
-use super::{Registry, Target, WriteOptions, Written, meta};
+use super::{Registry, Resource, Target, WriteOptions, Written, meta};
 use crate::alloc;
 use crate::cache::set_resource_version;
 
@@ -46,22 +46,25 @@ impl Registry {
         options: &WriteOptions,
         applied: bool,
     ) -> Result<Written, ApiError> {
-        let resource = self.resource(&target.resource)?.clone();
-        let row = resource.row();
+        let resource = self.resource(&target.resource)?;
+        if resource.kind().custom().is_some_and(|custom| custom.definition().terminating) {
+            return Err(terminating(&resource));
+        }
+        let kind = resource.kind();
         if meta::sent_revision(&object)? != 0 {
             return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
         }
         check_place(&object, target)?;
         meta::begin_create(&mut object, &target.namespace)?;
-        row.default(&mut object);
+        kind.default(&mut object);
         // A generated name comes after mutation, which may still change what it begins with.
         let sent = Target { name: meta::text(&object, "name").to_owned(), ..target.clone() };
         let write = Write { resource: &resource, target: &sent, options };
         object = self.mutate(&write, Operation::Create, object, None).await?;
         check_place(&object, target)?;
         meta::fill_on_create(&mut object, &target.namespace)?;
-        row.prepare_create(&mut object);
-        row.default(&mut object);
+        kind.prepare_create(&mut object);
+        kind.default(&mut object);
         let name = meta::text(&object, "name").to_owned();
         let target = Target { name: name.clone(), ..target.clone() };
         let write = Write { resource: &resource, target: &target, options };
@@ -69,7 +72,7 @@ impl Registry {
             let path = Path::new("metadata").child("name");
             let mut errors =
                 ErrorList::from(vec![Error::required(&path, "name or generateName is required")]);
-            errors.extend(row.strategy.validate(&object));
+            errors.extend(kind.validate_body(&object));
             return Err(ApiError::invalid(resource.gvk(), "", &errors));
         }
 
@@ -82,12 +85,12 @@ impl Registry {
             } else {
                 None
             };
-            write.verdict(&row.validate_create(&object), &name)?;
+            write.verdict(&kind.validate_create(&object), &name)?;
             object = self.check(&write, Operation::Create, object, None).await?;
             if !applied {
                 object = own(&write, None, object);
             }
-            let warnings = row.strategy.warnings(&object);
+            let warnings = kind.warnings(&object, None);
             if options.dry_run {
                 self.consistent().await?;
                 if resource.cache().get(&target.namespace, &name).is_some() {
@@ -96,7 +99,7 @@ impl Registry {
                 return Ok(Written { object, created: true, warnings });
             }
             let key = resource.key(&target.namespace, &name);
-            let put = commit::Write::Put(commit::encode(&resource, &object)?);
+            let put = commit::Write::Put(resource.encode(&object).await?);
             match commit::commit(&*self.storage, &key, 0, put, allocated).await? {
                 Committed::Yes(revision) => {
                     set_resource_version(&mut object, revision);
@@ -108,6 +111,12 @@ impl Registry {
         }
         Err(ApiError::internal("no free service address could be reserved, try again"))
     }
+}
+
+/// 405: the definition is going, and with it all objects.
+fn terminating(resource: &Resource) -> ApiError {
+    let message = "create not allowed while custom resource definition is terminating".to_owned();
+    ApiError { message, ..ApiError::method_not_supported(resource.gvr(), "create") }
 }
 
 /// The object must lie where the request says.

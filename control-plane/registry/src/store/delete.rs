@@ -10,7 +10,9 @@ use super::admit::Write;
 use super::commit::{self, Committed};
 use super::read::find;
 use super::update::modified;
-use super::{DeleteOptions, Deleted, Preconditions, Propagation, Registry, Target, WriteOptions, meta};
+use super::{
+    DeleteOptions, Deleted, Preconditions, Propagation, Registry, Resource, Target, WriteOptions, meta,
+};
 use crate::cache::{ListOptions, Object, set_resource_version};
 
 /// How often a deletion is tried again when the object changes meanwhile.
@@ -30,7 +32,8 @@ impl Registry {
         how: &DeleteOptions,
         options: &WriteOptions,
     ) -> Result<Deleted, ApiError> {
-        self.delete_asked(target, how, options, true).await
+        let resource = self.resource(&target.resource)?;
+        self.delete_asked(&resource, target, how, options, true).await
     }
 
     /// The same for a deletion that is part of a request that admission has seen.
@@ -40,22 +43,34 @@ impl Registry {
         how: &DeleteOptions,
         options: &WriteOptions,
     ) -> Result<Deleted, ApiError> {
-        self.delete_asked(target, how, options, false).await
+        let resource = self.resource(&target.resource)?;
+        self.delete_asked(&resource, target, how, options, false).await
+    }
+
+    /// Deletes an object of a resource that may not be served.
+    pub(crate) async fn delete_from(
+        &self,
+        resource: &Resource,
+        target: &Target,
+        how: &DeleteOptions,
+        options: &WriteOptions,
+    ) -> Result<Deleted, ApiError> {
+        self.delete_asked(resource, target, how, options, true).await
     }
 
     async fn delete_asked(
         &self,
+        resource: &Resource,
         target: &Target,
         how: &DeleteOptions,
         options: &WriteOptions,
         ask: bool,
     ) -> Result<Deleted, ApiError> {
-        let resource = self.resource(&target.resource)?.clone();
-        let write = Write { resource: &resource, target, options };
+        let write = Write { resource, target, options };
         let ask = ask && self.admission.handles(Operation::Delete, resource.gvr(), &target.subresource);
         for _ in 0..RETRIES {
             self.consistent().await?;
-            let old = find(&resource, target)?;
+            let old = find(resource, target).await?;
             check(&write, &old, &how.preconditions)?;
             if ask {
                 let old = Some(Value::clone(&old.value));
@@ -68,7 +83,7 @@ impl Registry {
                 return Ok(deleted);
             }
         }
-        Err(modified(&resource, target))
+        Err(modified(resource, target))
     }
 
     /// One try; `None` when the object was changed meanwhile.
@@ -83,9 +98,12 @@ impl Registry {
         if how.grace_period.is_some_and(i64::is_negative) {
             return Err(ApiError::bad_request("gracePeriodSeconds must be non-negative"));
         }
-        let strategy = resource.row().strategy;
-        let grace = strategy.graceful_delete(&old.value, how.grace_period).unwrap_or_default();
-        let finalizers = finalizers(&old.value, how.propagation);
+        let kind = resource.kind();
+        let grace = kind.graceful_delete(&old.value, how.grace_period).unwrap_or_default();
+        if !meta::is_deleting(&old.value) {
+            kind.begin_delete(&mut new);
+        }
+        let finalizers = finalizers(&new, how.propagation);
         let namespace_kept = write.is("", "namespaces")
             && old
                 .value
@@ -107,7 +125,7 @@ impl Registry {
         }
 
         mark(&mut new, grace)?;
-        if finalizers != meta::finalizers(&old.value) {
+        if finalizers != meta::finalizers(&new) {
             meta::set_finalizers(&mut new, &finalizers)?;
         }
         if write.is("", "namespaces") {
@@ -116,7 +134,7 @@ impl Registry {
         if options.dry_run || new == *old.value {
             return Ok(Some(Deleted { object: new, gone: false, warnings }));
         }
-        let put = commit::Write::Put(commit::encode(resource, &new)?);
+        let put = commit::Write::Put(resource.encode(&new).await?);
         let marked = commit::commit(&*self.storage, &key, old.revision, put, None).await?;
         let Committed::Yes(revision) = marked else { return Ok(None) };
         set_resource_version(&mut new, revision);

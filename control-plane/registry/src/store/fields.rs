@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use skep_api::error::ApiError;
-use skep_machinery::apply::{self, Set, Types, Writer};
+use skep_machinery::apply::{self, Set, Writer};
 
 use super::admit::Write;
 use super::{Resource, WriteOptions};
@@ -10,7 +10,7 @@ use super::{Resource, WriteOptions};
 /// The fields a write through this subresource does not touch.
 fn untouched(resource: &Resource, subresource: &str) -> Option<Set> {
     match subresource {
-        "" if resource.row().has_status() => Some(Set::of_fields(&[&["status"]])),
+        "" if resource.kind().has_status() => Some(Set::of_fields(&[&["status"]])),
         "status" => Some(Set::of_fields(&[&["spec"]])),
         _ => None,
     }
@@ -27,7 +27,7 @@ fn with_writer<T>(
         manager: &options.field_manager,
         subresource,
         gvk: resource.gvk(),
-        types: Types::of(resource.gvk()),
+        types: resource.kind().types(),
         ignored: ignored.as_ref(),
         now: jiff::Timestamp::now(),
     })

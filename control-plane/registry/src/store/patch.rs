@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 use skep_api::error::ApiError;
+use skep_machinery::patch;
 use skep_machinery::schema::Schema;
-use skep_machinery::{codec, patch};
 
 use super::update::{Part, Proposal};
 use super::{Patch, Registry, Resource, Target, WriteOptions, Written, fields, meta};
@@ -17,7 +17,7 @@ impl Registry {
         patch: &Patch,
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
-        let resource = self.resource(&target.resource)?.clone();
+        let resource = self.resource(&target.resource)?;
         let part = match target.subresource.as_str() {
             "" => Part::Object,
             "status" => Part::Status,
@@ -145,7 +145,7 @@ pub(super) fn patched(resource: &Resource, old: &Value, patch: &Patch) -> Result
 
 /// A patched object must be an object of its kind: types are checked, unknown fields dropped or refused.
 fn recheck(resource: &Resource, object: &mut Value, options: &WriteOptions) -> Result<Vec<String>, ApiError> {
-    let decoded = codec::check(resource.gvk(), object, options.field_validation).map_err(ApiError::from)?;
+    let decoded = resource.kind().recheck(object, options.field_validation)?;
     *object = decoded.object;
     Ok(decoded.warnings)
 }

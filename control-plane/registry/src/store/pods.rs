@@ -24,7 +24,7 @@ impl Registry {
         if node.is_empty() || !(kind.is_empty() || kind == "Node") {
             return Err(ApiError::bad_request("a binding must name a Node as its target"));
         }
-        let resource = self.resource(&target.resource)?.clone();
+        let resource = self.resource(&target.resource)?;
         self.admit_below(target, binding.clone(), options).await?;
         let pod = target.clone().below("");
         let conflict = |text: String| ApiError::conflict(resource.gvr(), &target.name, &text);

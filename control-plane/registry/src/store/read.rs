@@ -8,7 +8,10 @@ use skep_storage::{Revision, Storage};
 use tokio::sync::watch::Receiver;
 
 use super::{Registry, Resource, Target, storage_error};
-use crate::cache::{At, Filter, List, ListOptions, Object, Progress, Watch, WatchOptions, plan, wait_for};
+use crate::cache::{
+    At, Filter, List, ListOptions, Object, Plan, Progress, WatchOptions, page_of, plan, wait_for,
+};
+use crate::custom::Stream;
 
 /// A change that was just written is in the caches by then.
 const SOON: Duration = Duration::from_millis(5);
@@ -69,13 +72,13 @@ impl Registry {
             Some(0) => {}
             Some(revision) => self.reach(revision).await?,
         }
-        find(resource, target)
+        find(&resource, target).await
     }
 
     /// A page of a collection.
     pub async fn list(&self, target: &Target, options: &ListOptions) -> Result<List, ApiError> {
         let resource = self.resource(&target.resource)?;
-        resource.row().check_field_selector(&options.filter.fields)?;
+        resource.kind().check_field_selector(&options.filter.fields)?;
         let plan = plan(options)?;
         if plan.consistent {
             self.consistent().await?;
@@ -83,7 +86,17 @@ impl Registry {
             let (At::Newest(revision) | At::Exactly(revision)) = plan.at;
             self.reach(revision).await?;
         }
-        resource.cache().list(&plan, options)
+        let Some(lens) = resource.lens() else { return resource.cache().list(&plan, options) };
+        if lens.is_plain() && is_of_metadata(&options.filter) {
+            let list = resource.cache().list(&plan, options)?;
+            return Ok(List { items: lens.see_all(&list.items).await?, ..list });
+        }
+        // What is asked for shows after conversion only.
+        let filter = Filter { namespace: options.filter.namespace.clone(), ..Filter::default() };
+        let everything = ListOptions { filter, limit: 0, continue_token: None, ..options.clone() };
+        let everything = resource.cache().list(&Plan { after: None, ..plan.clone() }, &everything)?;
+        let seen = lens.see_all(&everything.items).await?;
+        Ok(page_of(seen, options, plan.after.as_deref(), everything.revision))
     }
 
     /// Everything in a collection that passes the filter.
@@ -93,20 +106,31 @@ impl Registry {
     }
 
     /// Opens a watch on a collection.
-    pub async fn watch(&self, target: &Target, options: &WatchOptions) -> Result<Watch, ApiError> {
+    pub async fn watch(&self, target: &Target, options: &WatchOptions) -> Result<Stream, ApiError> {
         let resource = self.resource(&target.resource)?;
-        resource.row().check_field_selector(&options.filter.fields)?;
+        resource.kind().check_field_selector(&options.filter.fields)?;
         match options.resource_version {
             None => _ = self.consistent().await?,
             Some(0) => {}
             Some(revision) => self.reach(revision).await?,
         }
-        resource.cache().watch(options)
+        let Some(lens) = resource.lens() else { return Ok(resource.cache().watch(options)?.into()) };
+        if lens.is_plain() && is_of_metadata(&options.filter) {
+            return Ok(Stream::through(resource.cache().watch(options)?, lens.clone(), None));
+        }
+        let filter = Filter { namespace: options.filter.namespace.clone(), ..Filter::default() };
+        let watch = resource.cache().watch(&WatchOptions { filter, ..options.clone() })?;
+        Ok(Stream::through(watch, lens.clone(), Some(options.filter.clone())))
     }
 }
 
-/// The object as the cache has it.
-pub(super) fn find(resource: &Resource, target: &Target) -> Result<Arc<Object>, ApiError> {
-    let found = resource.cache().get(&target.namespace, &target.name);
+/// Can the filter be decided on what is stored?
+fn is_of_metadata(filter: &Filter) -> bool {
+    filter.fields.requirements().iter().all(|requirement| requirement.field.starts_with("metadata."))
+}
+
+/// The object as it is served.
+pub(super) async fn find(resource: &Resource, target: &Target) -> Result<Arc<Object>, ApiError> {
+    let found = resource.get(&target.namespace, &target.name).await?;
     found.ok_or_else(|| ApiError::not_found(resource.gvr(), &target.name))
 }

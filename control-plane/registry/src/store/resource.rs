@@ -1,9 +1,10 @@
-//! A row of the table of kinds at work: its cache and its keys.
+//! A kind at work: its cache, its keys, and for custom ones the view on what is stored.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde_json::Value;
 use skep_admission::Reader;
 use skep_api::error::ApiError;
@@ -13,23 +14,30 @@ use skep_machinery::codec::{self, FieldValidation};
 
 use super::PREFIX;
 use super::read::Freshness;
-use crate::cache::{Amount, Cache, Feed, Filter};
+use crate::cache::{Amount, Cache, Feed, Filter, Object};
+use crate::custom::{Lens, Table};
 use crate::kinds;
-use crate::strategy::{KindRow, Storage};
+use crate::strategy::{Kind, Storage};
 
 /// One resource of the API.
 pub struct Resource {
-    row: &'static KindRow,
+    kind: Kind,
     gvr: GroupVersionResource,
     gvk: GroupVersionKind,
     prefix: String,
     cache: Arc<Cache>,
+    lens: Option<Arc<Lens>>,
 }
 
 impl Resource {
-    /// Its row in the table of kinds.
-    pub fn row(&self) -> &'static KindRow {
-        self.row
+    /// A version of a custom resource.
+    pub(crate) fn custom(kind: Kind, prefix: String, cache: Arc<Cache>, lens: Arc<Lens>) -> Self {
+        Self { gvr: kind.gvr(), gvk: kind.gvk(), kind, prefix, cache, lens: Some(lens) }
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> &Kind {
+        &self.kind
     }
 
     /// Its name.
@@ -37,14 +45,19 @@ impl Resource {
         &self.gvr
     }
 
-    /// The kind of its objects.
+    /// The group, version and kind of its objects.
     pub fn gvk(&self) -> &GroupVersionKind {
         &self.gvk
     }
 
-    /// Its cache.
+    /// Its cache: what is stored, which for a custom resource is not yet what is served.
     pub(crate) fn cache(&self) -> &Arc<Cache> {
         &self.cache
+    }
+
+    /// The view on what is stored, of a custom resource.
+    pub(crate) fn lens(&self) -> Option<&Arc<Lens>> {
+        self.lens.as_ref()
     }
 
     /// How many objects there are.
@@ -62,12 +75,43 @@ impl Resource {
         self.cache.watchers()
     }
 
-    /// The object as the kind it is stored as.
-    pub(crate) fn to_stored(&self, object: Value) -> Value {
-        match self.row.storage {
-            Storage::Alias { to, .. } => to(object),
-            Storage::Own | Storage::Virtual => object,
+    /// An object as it is served; `None` when there is none.
+    pub(crate) async fn get(&self, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, ApiError> {
+        match (self.cache.get(namespace, name), &self.lens) {
+            (Some(raw), Some(lens)) => lens.see(&raw).await.map(Some),
+            (found, _) => Ok(found),
         }
+    }
+
+    /// Objects as they are served.
+    pub(crate) async fn see(&self, raws: Vec<Arc<Object>>) -> Result<Vec<Arc<Object>>, ApiError> {
+        match &self.lens {
+            Some(lens) => lens.see_all(&raws).await,
+            None => Ok(raws),
+        }
+    }
+
+    /// The object as it is to be stored, without its resource version, which is the key's revision.
+    pub(crate) async fn to_stored(&self, object: &Value) -> Result<Value, ApiError> {
+        let mut object = match (&self.kind, &self.lens) {
+            (_, Some(lens)) => lens.to_stored(object.clone()).await?,
+            (Kind::BuiltIn(row), None) => match row.storage {
+                Storage::Alias { to, .. } => to(object.clone()),
+                Storage::Own | Storage::Virtual => object.clone(),
+            },
+            (Kind::Custom(_), None) => object.clone(),
+        };
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("resourceVersion");
+        }
+        Ok(object)
+    }
+
+    /// The bytes to store.
+    pub(crate) async fn encode(&self, object: &Value) -> Result<Bytes, ApiError> {
+        let bytes = serde_json::to_vec(&self.to_stored(object).await?)
+            .map_err(|error| ApiError::internal(format!("the object can't be encoded: {error}")))?;
+        Ok(bytes.into())
     }
 
     /// The storage key of an object.
@@ -80,30 +124,23 @@ impl Resource {
         key.push_str(name);
         key
     }
-}
 
-/// `/registry/pods/`, `/registry/apps/deployments/`.
-fn prefix(gvr: &GroupVersionResource) -> String {
-    if gvr.group.is_empty() {
-        format!("{PREFIX}{}/", gvr.resource)
-    } else {
-        format!("{PREFIX}{}/{}/", gvr.group, gvr.resource)
+    /// What the keys of a resource begin with: `/registry/pods/`, `/registry/apps/deployments/`.
+    pub(crate) fn prefix_of(group: &str, plural: &str) -> String {
+        if group.is_empty() { format!("{PREFIX}{plural}/") } else { format!("{PREFIX}{group}/{plural}/") }
     }
 }
 
-/// The resources of the table that are stored; their caches are added to the feed.
-pub(super) fn table(feed: &mut Feed) -> HashMap<GroupVersionResource, Arc<Resource>> {
-    let mut resources = HashMap::new();
+/// The resources of the table of kinds that are stored; their caches are added to the feed.
+pub(super) fn built_in(feed: &mut Feed) -> Vec<Arc<Resource>> {
+    let mut resources = Vec::new();
     for row in kinds::TABLE.iter().copied() {
         let (gvr, gvk) = (row.gvr(), row.gvk());
-        let stored = match row.storage {
-            Storage::Own => gvr.clone(),
-            Storage::Alias { group, version, plural, .. } => {
-                GroupVersionResource::new(group, version, plural)
-            }
+        let prefix = match row.storage {
+            Storage::Own => Resource::prefix_of(row.group, row.plural),
+            Storage::Alias { group, plural, .. } => Resource::prefix_of(group, plural),
             Storage::Virtual => continue,
         };
-        let prefix = prefix(&stored);
         let cache = Arc::new(Cache::new(gvk.clone(), feed.progress()));
         let prepare = move |value: Value| {
             let value = match row.storage {
@@ -114,34 +151,31 @@ pub(super) fn table(feed: &mut Feed) -> HashMap<GroupVersionResource, Arc<Resour
             (value, fields)
         };
         feed.add(prefix.clone(), cache.clone(), Box::new(prepare));
-        resources.insert(gvr.clone(), Arc::new(Resource { row, gvr, gvk, prefix, cache }));
+        resources.push(Arc::new(Resource { kind: Kind::BuiltIn(row), gvr, gvk, prefix, cache, lens: None }));
     }
     resources
 }
 
 /// Reads the cluster out of the caches: what admission plug-ins see.
 pub struct ClusterReader {
-    resources: Arc<HashMap<GroupVersionResource, Arc<Resource>>>,
+    table: Arc<ArcSwap<Table>>,
     freshness: Freshness,
 }
 
 impl ClusterReader {
-    pub(super) fn new(
-        resources: Arc<HashMap<GroupVersionResource, Arc<Resource>>>,
-        freshness: Freshness,
-    ) -> Self {
-        Self { resources, freshness }
+    pub(super) fn new(table: Arc<ArcSwap<Table>>, freshness: Freshness) -> Self {
+        Self { table, freshness }
     }
 
-    fn cache(&self, gvr: &GroupVersionResource) -> Result<&Arc<Cache>, ApiError> {
-        self.resources.get(gvr).map(|resource| resource.cache()).ok_or_else(ApiError::no_such_path)
+    fn resource(&self, gvr: &GroupVersionResource) -> Result<Arc<Resource>, ApiError> {
+        self.table.load().get(gvr).cloned().ok_or_else(ApiError::no_such_path)
     }
 
     /// The objects of one namespace as the cache has them now.
     pub(super) fn cached_in(&self, gvr: &GroupVersionResource, namespace: &str) -> Vec<Arc<Value>> {
-        let Ok(cache) = self.cache(gvr) else { return Vec::new() };
+        let Ok(resource) = self.resource(gvr) else { return Vec::new() };
         let filter = Filter { namespace: Some(namespace.to_owned()), ..Filter::default() };
-        cache.snapshot(&filter).iter().map(|object| object.value.clone()).collect()
+        resource.cache().snapshot(&filter).iter().map(|object| object.value.clone()).collect()
     }
 }
 
@@ -153,12 +187,12 @@ impl Reader for ClusterReader {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Option<Arc<Value>>, ApiError> {
-        let (cache, namespace) = (self.cache(gvr)?, namespace.unwrap_or_default());
-        let mut object = cache.get(namespace, name);
+        let (resource, namespace) = (self.resource(gvr)?, namespace.unwrap_or_default());
+        let mut object = resource.get(namespace, name).await?;
         if object.is_none() {
             // It may have been made a moment ago.
             self.freshness.consistent().await?;
-            object = cache.get(namespace, name);
+            object = resource.get(namespace, name).await?;
         }
         Ok(object.map(|object| object.value.clone()))
     }
@@ -170,7 +204,8 @@ impl Reader for ClusterReader {
     ) -> Result<Vec<Arc<Value>>, ApiError> {
         self.freshness.consistent().await?;
         let filter = Filter { namespace: namespace.map(str::to_owned), ..Filter::default() };
-        let objects = self.cache(gvr)?.snapshot(&filter);
+        let resource = self.resource(gvr)?;
+        let objects = resource.see(resource.cache().snapshot(&filter)).await?;
         Ok(objects.iter().map(|object| object.value.clone()).collect())
     }
 
@@ -180,17 +215,18 @@ impl Reader for ClusterReader {
         gvk: &GroupVersionKind,
         object: Value,
     ) -> Result<Value, ApiError> {
-        let resource = self.resources.get(gvr).ok_or_else(ApiError::no_such_path)?;
-        let decoded = codec::check(gvk, &object, FieldValidation::Ignore).map_err(ApiError::from)?;
-        let mut object = decoded.object;
-        if resource.gvk() == gvk {
-            resource.row().default(&mut object);
+        let resource = self.resource(gvr)?;
+        if resource.gvk() != gvk {
+            return Ok(codec::check(gvk, &object, FieldValidation::Ignore).map_err(ApiError::from)?.object);
         }
+        let mut object = resource.kind().recheck(&object, FieldValidation::Ignore)?.object;
+        resource.kind().default(&mut object);
         Ok(object)
     }
 
     fn cached(&self, gvr: &GroupVersionResource) -> (Vec<Arc<Value>>, u64) {
-        let Ok(cache) = self.cache(gvr) else { return (Vec::new(), 0) };
+        let Ok(resource) = self.resource(gvr) else { return (Vec::new(), 0) };
+        let cache = resource.cache();
         // The number first: objects that are newer than it are read again, older ones would be kept.
         let version = cache.last();
         let objects = cache.snapshot(&Filter::default());
@@ -198,6 +234,6 @@ impl Reader for ClusterReader {
     }
 
     fn version(&self, gvr: &GroupVersionResource) -> u64 {
-        self.cache(gvr).map_or(0, |cache| cache.last())
+        self.resource(gvr).map_or(0, |resource| resource.cache().last())
     }
 }

@@ -10,14 +10,13 @@ use super::patch::patched;
 use super::update::{Part, Proposal};
 use super::{Patch, Registry, Resource, Target, WriteOptions, Written, meta};
 use crate::cache::Object;
-use crate::strategy::ScalePaths;
 
 impl Registry {
     /// The scale of an object.
     pub async fn get_scale(&self, target: &Target) -> Result<Value, ApiError> {
         let resource = self.resource(&target.resource)?;
         let object = self.get(target, None).await?;
-        scale_of(resource, &object.value)
+        scale_of(&resource, &object.value)
     }
 
     pub(super) async fn update_scale(
@@ -35,7 +34,7 @@ impl Registry {
         patch: &Patch,
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
-        let resource = self.resource(&target.resource)?.clone();
+        let resource = self.resource(&target.resource)?;
         self.change_scale(target, options, &mut |scale| match patch {
             Patch::Apply(applied) => {
                 let mut scale = scale.clone();
@@ -59,20 +58,22 @@ impl Registry {
         options: &WriteOptions,
         change: &mut (dyn FnMut(&Value) -> Result<Value, ApiError> + Send),
     ) -> Result<Written, ApiError> {
-        let resource = self.resource(&target.resource)?.clone();
-        let paths = resource.row().strategy.scale().ok_or_else(ApiError::no_such_path)?;
+        let resource = self.resource(&target.resource)?;
+        if !resource.kind().has_scale() {
+            return Err(ApiError::no_such_path());
+        }
         // The write is one of the object itself, so that its spec may change; the managers still see
         // that it came through the subresource.
         let mut written = self
             .change(target, options, Part::Object, &mut |old: &Arc<Object>| {
                 let scale = change(&scale_of(&resource, &old.value)?)?;
-                let errors = ScalePaths::validate(&scale);
+                let errors = resource.kind().validate_scale(&scale);
                 if !errors.is_empty() {
                     let kind = GroupVersionKind::new("autoscaling", "v1", "Scale");
                     return Err(ApiError::invalid(&kind, &target.name, &errors));
                 }
                 let mut object = Value::clone(&old.value);
-                paths.write(&mut object, &scale);
+                resource.kind().write_scale(&mut object, &scale);
                 let sent = meta::sent_revision(&scale)?;
                 let revision = if sent == old.revision { 0 } else { sent };
                 Ok(Proposal { object, revision, applied: false, warnings: Vec::new() })
@@ -85,6 +86,5 @@ impl Registry {
 
 /// The scale of an object.
 fn scale_of(resource: &Resource, object: &Value) -> Result<Value, ApiError> {
-    let paths = resource.row().strategy.scale().ok_or_else(ApiError::no_such_path)?;
-    Ok(paths.read(object))
+    resource.kind().read_scale(object).ok_or_else(ApiError::no_such_path)
 }

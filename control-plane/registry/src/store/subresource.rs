@@ -10,7 +10,7 @@ use super::patch::patched;
 use super::update::{Part, Proposal};
 use super::{Patch, Registry, Target, WriteOptions, Written, meta};
 use crate::cache::Object;
-use crate::strategy::KindRow;
+use crate::strategy::Kind;
 
 impl Registry {
     /// `namespaces/finalize`.
@@ -29,10 +29,10 @@ impl Registry {
         sent: &Value,
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
-        let row = self.resource(&target.resource)?.row();
+        let resource = self.resource(&target.resource)?;
         let subresource = target.subresource.as_str();
         self.change(target, options, Part::Given, &mut |old: &Arc<Object>| {
-            let object = with_part(row, subresource, &old.value, sent)?;
+            let object = with_part(resource.kind(), subresource, &old.value, sent)?;
             let revision = meta::sent_revision(sent)?;
             Ok(Proposal { object, revision, applied: false, warnings: Vec::new() })
         })
@@ -45,14 +45,14 @@ impl Registry {
         patch: &Patch,
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
-        let resource = self.resource(&target.resource)?.clone();
+        let resource = self.resource(&target.resource)?;
         let subresource = target.subresource.as_str();
         self.change(target, options, Part::Given, &mut |old: &Arc<Object>| {
             let sent = match patch {
                 Patch::Apply(applied) => patched(&resource, &old.value, &Patch::Strategic(applied.clone()))?,
                 _ => patched(&resource, &old.value, patch)?,
             };
-            let object = with_part(resource.row(), subresource, &old.value, &sent)?;
+            let object = with_part(resource.kind(), subresource, &old.value, &sent)?;
             let sent = meta::sent_revision(&sent)?;
             let revision = if sent == old.revision { 0 } else { sent };
             Ok(Proposal { object, revision, applied: false, warnings: Vec::new() })
@@ -61,12 +61,28 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// The last write to a definition whose objects are gone: conditions and finalizers, nothing checked.
+    pub(crate) async fn finish_definition(
+        &self,
+        target: &Target,
+        definition: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let revision = meta::sent_revision(&definition)?;
+        self.change(target, options, Part::Own, &mut |_| {
+            Ok(Proposal { object: definition.clone(), revision, applied: false, warnings: Vec::new() })
+        })
+        .await
+    }
+}
+
 /// What is stored, with the part of what was sent that the subresource may change.
-fn with_part(row: &KindRow, subresource: &str, old: &Value, sent: &Value) -> Result<Value, ApiError> {
-    if row.subresource(subresource).is_none() {
+fn with_part(kind: &Kind, subresource: &str, old: &Value, sent: &Value) -> Result<Value, ApiError> {
+    if kind.subresource(subresource).is_none() {
         return Err(ApiError::no_such_path());
     }
     let mut object = sent.clone();
-    row.prepare_subresource(subresource, &mut object, old);
+    kind.prepare_subresource(subresource, &mut object, old);
     Ok(object)
 }

@@ -90,8 +90,8 @@ impl Registry {
     /// Some kinds can only be replaced by somebody who has seen them.
     fn must_name_version(&self, target: &Target, object: &Value) -> Result<(), ApiError> {
         let resource = self.resource(&target.resource)?;
-        let strategy = resource.row().strategy;
-        let free = strategy.unconditional_update() || strategy.create_on_update();
+        let kind = resource.kind();
+        let free = kind.unconditional_update() || kind.create_on_update();
         if free || meta::sent_revision(object)? != 0 {
             return Ok(());
         }
@@ -101,7 +101,7 @@ impl Registry {
     }
 
     fn creates_on_update(&self, target: &Target) -> bool {
-        self.resource(&target.resource).is_ok_and(|resource| resource.row().strategy.create_on_update())
+        self.resource(&target.resource).is_ok_and(|resource| resource.kind().create_on_update())
     }
 
     /// Makes a change, again and again until it meets no other.
@@ -112,11 +112,11 @@ impl Registry {
         part: Part,
         propose: &mut (dyn FnMut(&Arc<Object>) -> Result<Proposal, ApiError> + Send),
     ) -> Result<Written, ApiError> {
-        let resource = self.resource(&target.resource)?.clone();
+        let resource = self.resource(&target.resource)?;
         let write = Write { resource: &resource, target, options };
         for _ in 0..RETRIES {
             self.consistent().await?;
-            let old = find(&resource, target)?;
+            let old = find(&resource, target).await?;
             let proposal = propose(&old)?;
             let conditional = proposal.revision != 0 && proposal.revision != old.revision;
             let foreign_uid = meta::text(&proposal.object, "uid");
@@ -146,29 +146,29 @@ impl Registry {
         proposal: Proposal,
     ) -> Result<Option<Written>, ApiError> {
         let Write { resource, target, options } = *write;
-        let row = resource.row();
+        let kind = resource.kind();
         let Proposal { object: mut new, applied, mut warnings, revision } = proposal;
         meta::keep_on_update(&mut new, &old.value)?;
-        row.default(&mut new);
+        kind.default(&mut new);
         if part != Part::Own {
             new = self.mutate(write, Operation::Update, new, Some(&old.value)).await?;
             meta::keep_on_update(&mut new, &old.value)?;
         }
         match part {
-            Part::Object => row.prepare_update(&mut new, &old.value),
-            Part::Status => row.prepare_status_update(&mut new, &old.value),
-            Part::Given => row.prepare_subresource(&target.subresource, &mut new, &old.value),
+            Part::Object => kind.prepare_update(&mut new, &old.value),
+            Part::Status => kind.prepare_status_update(&mut new, &old.value),
+            Part::Given => kind.prepare_subresource(&target.subresource, &mut new, &old.value),
             Part::Own => {}
         }
-        row.default(&mut new);
+        kind.default(&mut new);
         let mut allocated = None;
         if part == Part::Object && write.is("", "services") {
             allocated = Some(self.allocate_again(write, &mut new, &old.value)?);
         }
         let errors = match part {
-            Part::Object => row.validate_update(&new, &old.value),
-            Part::Status => row.validate_status_update(&new, &old.value),
-            Part::Given => row.validate_subresource(&target.subresource, &new, &old.value),
+            Part::Object => kind.validate_update(&new, &old.value),
+            Part::Status => kind.validate_status_update(&new, &old.value),
+            Part::Given => kind.validate_subresource(&target.subresource, &new, &old.value),
             Part::Own => ErrorList::new(),
         };
         write.verdict(&errors, &target.name)?;
@@ -179,12 +179,13 @@ impl Registry {
         if !applied {
             new = own(write, Some(&old.value), new);
         }
-        warnings.extend(row.strategy.warnings(&new));
+        warnings.extend(kind.warnings(&new, Some(&old.value)));
 
         let done = may_go(write, &new, &old.value);
         let key = resource.key(&target.namespace, &target.name);
         // What an old key encrypted is written again, so that the key can go.
-        let unchanged = !done && !self.storage.is_stale(&key) && is_unchanged(&new, &old.value);
+        let unchanged =
+            !done && !self.storage.is_stale(&key) && self.is_stored_as(resource, &new, old).await?;
         if unchanged || options.dry_run {
             let object = if options.dry_run { new } else { Value::clone(&old.value) };
             return Ok(Some(Written { object, created: false, warnings }));
@@ -194,7 +195,7 @@ impl Registry {
             allocated = self.free_all(write, &new);
             commit::Write::Delete
         } else {
-            commit::Write::Put(commit::encode(resource, &new)?)
+            commit::Write::Put(resource.encode(&new).await?)
         };
         match commit::commit(&*self.storage, &key, old.revision, what, allocated).await? {
             Committed::Yes(revision) => {
@@ -211,6 +212,23 @@ impl Registry {
         let owner = format!("{}/{}", write.target.namespace, write.target.name);
         alloc::plan(&self.pools, owner, new, Some(old))
             .map_err(|errors| ApiError::invalid(write.resource.gvk(), &write.target.name, &errors))
+    }
+
+    /// Would writing this change nothing? What a custom resource shows may differ from what is stored
+    /// (defaults, another storage version): such a write is one, that is how stored objects migrate.
+    async fn is_stored_as(&self, resource: &Resource, new: &Value, old: &Object) -> Result<bool, ApiError> {
+        if !is_unchanged(new, &old.value) {
+            return Ok(false);
+        }
+        if resource.lens().is_none() {
+            return Ok(true);
+        }
+        let Some(raw) = resource.cache().get(&old.namespace, &old.name) else { return Ok(false) };
+        let mut stored = Value::clone(&raw.value);
+        if let Some(metadata) = stored.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("resourceVersion");
+        }
+        Ok(is_unchanged(&resource.to_stored(new).await?, &stored))
     }
 
     /// What a service that goes gives back.

@@ -9,6 +9,7 @@ use skep_api::resource::{GroupVersionKind, GroupVersionResource};
 use skep_api::selector::FieldSelector;
 
 use super::{Strategy, check, meta};
+use crate::cache::Fields;
 
 /// A path below an object.
 #[derive(Clone, Copy, Debug)]
@@ -223,12 +224,12 @@ impl KindRow {
     }
 
     /// The fields a selector may name, with their values.
-    pub fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        let mut fields = vec![("metadata.name", object.name().to_owned())];
+    pub fn fields(&self, object: &Value) -> Fields {
+        let mut fields: Fields = vec![("metadata.name".into(), object.name().to_owned())];
         if self.namespaced {
-            fields.push(("metadata.namespace", object.namespace().to_owned()));
+            fields.push(("metadata.namespace".into(), object.namespace().to_owned()));
         }
-        let value = |field: &&'static str| (*field, self.strategy.selectable_value(object, field));
+        let value = |field: &&'static str| ((*field).into(), self.strategy.selectable_value(object, field));
         fields.extend(self.strategy.selectable().iter().map(value));
         fields
     }
