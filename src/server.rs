@@ -36,11 +36,15 @@ use crate::limits::Limits;
 use crate::{host, runtime};
 
 mod accounts;
+mod audit;
 mod encryption;
+mod oidc;
 mod security;
 
 pub(crate) use accounts::Accounts;
+pub(crate) use audit::Audit;
 pub(crate) use encryption::Encryption;
+pub(crate) use oidc::OidcOptions;
 pub(crate) use security::Security;
 
 /// How often certificates are looked at while the server runs.
@@ -113,6 +117,8 @@ pub(crate) struct Plane {
     pub(crate) accounts: Accounts,
     #[command(flatten)]
     pub(crate) encryption: Encryption,
+    #[command(flatten)]
+    pub(crate) audit: Audit,
 }
 
 /// A running control plane.
@@ -163,8 +169,8 @@ pub(crate) async fn start(
     let gates = Gates::new(Arc::clone(&rbac));
     let options = registry_options(plane, gates.clone());
     let registry = Registry::start(storage, options, tasks, cancel.child_token()).await?;
-    let signer = plane.accounts.signer(&pki)?;
-    let api = build(plane, &pki, &registry, address, &rbac, &gates, &signer)?;
+    let rights = Rights { rbac, gates, signer: plane.accounts.signer(&pki)? };
+    let api = build(plane, &pki, &registry, address, &rights, tasks)?;
     let cluster = Bootstrap {
         address: address.ip(),
         port: address.port(),
@@ -182,8 +188,8 @@ pub(crate) async fn start(
     bootstrap::bootstrap(&registry, &cluster).await.context("making what every cluster begins with")?;
     api.ensure_flow_control().await.context("making what priority and fairness begins with")?;
     tasks.spawn(api.clone().keep_flow_control(cancel.child_token()));
-    publish_rbac(&registry, &rbac).await.context("reading the roles")?;
-    tasks.spawn(follow_rbac(Arc::clone(&registry), rbac, cancel.child_token()));
+    publish_rbac(&registry, &rights.rbac).await.context("reading the roles")?;
+    tasks.spawn(follow_rbac(Arc::clone(&registry), rights.rbac, cancel.child_token()));
     tasks.spawn(api.clone().aggregate(cancel.child_token()));
     tasks.spawn(bootstrap::keep(Arc::clone(&registry), cluster, cancel.child_token()));
     let serving = ServingCertificate::new(pki.server())?;
@@ -194,7 +200,7 @@ pub(crate) async fn start(
         let plain = listen(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), plane.insecure_port)).await?;
         spawn(tasks, "the plain port", api.clone().serve_plain(plain, cancel.child_token()));
     }
-    controllers(&api, plane, &pki, signer, tasks, cancel)?;
+    controllers(&api, plane, &pki, rights.signer, tasks, cancel)?;
     Ok(Server { pki, address })
 }
 
@@ -230,6 +236,13 @@ fn controllers(
     Ok(())
 }
 
+/// What decides about rights, shared by the parts of the API server.
+struct Rights {
+    rbac: Arc<Rbac>,
+    gates: Gates,
+    signer: Arc<Signer>,
+}
+
 /// A part that must not end by itself: if it does with an error, that is said.
 fn spawn<E: std::fmt::Display + Send + 'static>(
     tasks: &TaskTracker,
@@ -248,19 +261,20 @@ fn build(
     pki: &Pki,
     registry: &Arc<Registry>,
     address: SocketAddr,
-    rbac: &Arc<Rbac>,
-    gates: &Gates,
-    signer: &Arc<Signer>,
+    rights: &Rights,
+    tasks: &TaskTracker,
 ) -> Result<ApiServer> {
+    let Rights { rbac, gates, signer } = rights;
     let lookup = ClusterLookup(Arc::clone(registry));
     let mut verifiers: Vec<Arc<dyn TokenVerifier>> = vec![
         Arc::new(ServiceAccountVerifier::new(Arc::clone(signer), lookup.clone())),
         Arc::new(SecretTokenVerifier::new(Arc::clone(signer), lookup.clone())),
     ];
-    verifiers.extend(plane.security.verifiers(&lookup)?);
+    let calls = skep_webhook::Client::new(registry.reader().clone());
+    verifiers.extend(plane.security.verifiers(&lookup, &calls)?);
     let bearer = Arc::new(Bearer::new(verifiers, signer.audiences().to_vec()));
     let authentication = plane.security.authentication(pki, &bearer)?;
-    let authorization: Arc<dyn Authorizer> = Arc::new(plane.security.authorization(&lookup, rbac)?);
+    let authorization: Arc<dyn Authorizer> = Arc::new(plane.security.authorization(&lookup, rbac, &calls)?);
     gates.ask(Arc::clone(&authorization));
     let kubelet =
         pki.stored_client("apiserver-kubelet-client", "skep-apiserver-kubelet", &["system:masters"])?;
@@ -269,6 +283,8 @@ fn build(
         kubelets: Some(Kubelets::new(pki.ca_pem(), &kubelet.cert_pem, &kubelet.key_pem)?),
         advertise: Some(address),
         rbac: Some(Arc::clone(rbac)),
+        audit: plane.audit.start(&calls, tasks)?,
+        hsts: plane.security.hsts()?,
         front_proxy: Some(pki.front_proxy_client().clone()),
         ..Config::new(Arc::clone(registry), authentication, authorization)
     };

@@ -2,22 +2,29 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use http::HeaderValue;
 use skep_apiserver::identity::ClusterLookup;
 use skep_auth::authentication::bootstrap::BootstrapTokens;
+use skep_auth::authentication::oidc::{Issuer, Oidc};
 use skep_auth::authentication::{
     Authenticator, BasicFile, Bearer, Chain, ClientCertificate, FrontProxy, FrontProxyHeaders, TokenFile,
-    TokenVerifier,
+    TokenVerifier, WebhookTokens,
 };
 use skep_auth::authorization::abac::Abac;
 use skep_auth::authorization::node::Node;
 use skep_auth::authorization::rbac::Rbac;
+use skep_auth::authorization::webhook::{Webhook, WebhookOptions};
 use skep_auth::authorization::{AlwaysAllow, AlwaysDeny, Authorizer, Union};
+use skep_auth::configuration::{Authentication, Authorization, Mode, WebhookMode};
 use skep_auth::pki::{FRONT_PROXY_CLIENT, Pki, TlsOptions};
 
-use super::read;
+use skep_webhook::Client;
+
+use super::{OidcOptions, read};
 
 /// How requests are authenticated and authorized.
 #[derive(Args, Clone, Debug)]
@@ -53,12 +60,44 @@ pub(crate) struct Security {
     /// Refuse requests without credentials also where roles would let `system:anonymous` in.
     #[arg(long)]
     no_anonymous: bool,
-    /// Who decides, in this order: Node, RBAC, ABAC, AlwaysAllow, AlwaysDeny.
+    /// Who decides, in this order: Node, RBAC, ABAC, Webhook, AlwaysAllow, AlwaysDeny.
     #[arg(long, value_delimiter = ',', value_name = "MODE", default_value = "Node,RBAC")]
     authorization_mode: Vec<String>,
     /// A policy file for attribute-based authorization; it adds the mode ABAC.
     #[arg(long, value_name = "FILE")]
     authorization_policy_file: Option<PathBuf>,
+    /// An AuthenticationConfiguration: issuers of JWTs, and which paths are for anybody.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["oidc_issuer_url", "no_anonymous"])]
+    authentication_config: Option<PathBuf>,
+    #[command(flatten)]
+    oidc: OidcOptions,
+    /// Ask the webhook that this kubeconfig file describes about bearer tokens.
+    #[arg(long, value_name = "FILE")]
+    authentication_token_webhook_config_file: Option<PathBuf>,
+    /// The version of TokenReview it speaks.
+    #[arg(long, value_name = "VERSION", default_value = "v1")]
+    authentication_token_webhook_version: String,
+    /// Its answers are believed for so long.
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
+    authentication_token_webhook_cache_ttl: Duration,
+    /// An AuthorizationConfiguration: who decides, in which order. In place of --authorization-mode.
+    #[arg(long, value_name = "FILE", conflicts_with = "authorization_webhook_config_file")]
+    authorization_config: Option<PathBuf>,
+    /// Ask the webhook that this kubeconfig file describes, for the mode Webhook.
+    #[arg(long, value_name = "FILE")]
+    authorization_webhook_config_file: Option<PathBuf>,
+    /// The version of SubjectAccessReview it speaks.
+    #[arg(long, value_name = "VERSION", default_value = "v1")]
+    authorization_webhook_version: String,
+    /// Its yes is believed for so long.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    authorization_webhook_cache_authorized_ttl: Duration,
+    /// Its no is believed for so long.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    authorization_webhook_cache_unauthorized_ttl: Duration,
+    /// What `Strict-Transport-Security` says, for instance `max-age=31536000,includeSubDomains`.
+    #[arg(long, value_delimiter = ',', value_name = "DIRECTIVE")]
+    strict_transport_security_directives: Vec<String>,
     /// The oldest TLS that is spoken: VersionTLS12 or VersionTLS13.
     #[arg(long, value_name = "VERSION", default_value = "VersionTLS12")]
     tls_min_version: String,
@@ -108,14 +147,54 @@ impl Security {
     }
 
     /// The kinds of bearer tokens, beside those of service accounts.
-    pub(super) fn verifiers(&self, lookup: &ClusterLookup) -> Result<Vec<Arc<dyn TokenVerifier>>> {
+    pub(super) fn verifiers(
+        &self,
+        lookup: &ClusterLookup,
+        client: &Client,
+    ) -> Result<Vec<Arc<dyn TokenVerifier>>> {
         let mut verifiers: Vec<Arc<dyn TokenVerifier>> = Vec::new();
         if let Some(path) = &self.token_auth_file {
             let file = TokenFile::parse(&read(path)?).with_context(|| path.display().to_string())?;
             verifiers.push(Arc::new(file));
         }
         verifiers.push(Arc::new(BootstrapTokens::new(lookup.clone())));
+        let mut issuers: Vec<Issuer> = self.oidc.issuer()?.into_iter().collect();
+        if let Some(file) = self.authentication_file()? {
+            issuers.extend(file.issuers);
+        }
+        for issuer in issuers {
+            verifiers.push(Arc::new(Oidc::new(issuer, client.clone())));
+        }
+        // Last: it is asked about every token that nobody else knows.
+        if let Some(path) = &self.authentication_token_webhook_config_file {
+            let endpoint = skep_webhook::read_kubeconfig(path)?;
+            let version = &self.authentication_token_webhook_version;
+            if !matches!(version.as_str(), "v1" | "v1beta1") {
+                bail!("--authentication-token-webhook-version: {version} is neither v1 nor v1beta1");
+            }
+            let life = self.authentication_token_webhook_cache_ttl;
+            verifiers.push(Arc::new(WebhookTokens::new(client.clone(), endpoint, version, life)));
+        }
         Ok(verifiers)
+    }
+
+    fn authentication_file(&self) -> Result<Option<Authentication>> {
+        let Some(path) = &self.authentication_config else { return Ok(None) };
+        let file = Authentication::parse(&read(path)?).with_context(|| path.display().to_string())?;
+        Ok(Some(file))
+    }
+
+    /// What `Strict-Transport-Security` says.
+    pub(super) fn hsts(&self) -> Result<Option<HeaderValue>> {
+        let directives = &self.strict_transport_security_directives;
+        if directives.is_empty() {
+            return Ok(None);
+        }
+        if !directives.iter().any(|directive| directive.starts_with("max-age=")) {
+            bail!("--strict-transport-security-directives needs max-age=SECONDS");
+        }
+        let text = directives.join("; ");
+        Ok(Some(HeaderValue::from_str(&text).context("--strict-transport-security-directives")?))
     }
 
     /// Who is asking.
@@ -132,33 +211,79 @@ impl Security {
             let file = BasicFile::parse(&read(path)?).with_context(|| path.display().to_string())?;
             authenticators.push(Box::new(file));
         }
-        Ok(Chain::new(authenticators, !self.no_anonymous))
+        let in_file = self.authentication_file()?.and_then(|file| file.anonymous);
+        Ok(Chain::new(authenticators, in_file.unwrap_or_else(|| (!self.no_anonymous).into())))
     }
 
     /// May they.
-    pub(super) fn authorization(&self, lookup: &ClusterLookup, rbac: &Arc<Rbac>) -> Result<Union> {
-        let mut modes = self.authorization_mode.clone();
-        if self.authorization_policy_file.is_some() && !modes.iter().any(|mode| mode == "ABAC") {
-            modes.push("ABAC".to_owned());
-        }
+    pub(super) fn authorization(
+        &self,
+        lookup: &ClusterLookup,
+        rbac: &Arc<Rbac>,
+        client: &Client,
+    ) -> Result<Union> {
         let mut authorizers: Vec<Box<dyn Authorizer>> = Vec::new();
-        for (index, mode) in modes.iter().enumerate() {
-            if modes[..index].contains(mode) {
-                bail!("--authorization-mode names {mode} twice");
-            }
-            authorizers.push(match mode.as_str() {
-                "Node" => Box::new(Node::new(lookup.clone())),
-                "RBAC" => Box::new(Arc::clone(rbac)),
-                "ABAC" => {
+        for mode in self.modes()? {
+            authorizers.push(match mode {
+                Mode::Node => Box::new(Node::new(lookup.clone())),
+                Mode::Rbac => Box::new(Arc::clone(rbac)),
+                Mode::Abac => {
                     let path = self.authorization_policy_file.as_deref();
                     let path = path.context("mode ABAC needs --authorization-policy-file")?;
                     Box::new(Abac::parse(&read(path)?).with_context(|| path.display().to_string())?)
                 }
-                "AlwaysAllow" => Box::new(AlwaysAllow),
-                "AlwaysDeny" => Box::new(AlwaysDeny),
-                other => bail!("--authorization-mode: {other} is no mode"),
+                Mode::Webhook(WebhookMode { kubeconfig, options }) => {
+                    let endpoint = skep_webhook::read_kubeconfig(&kubeconfig)?;
+                    Box::new(Webhook::new(client.clone(), endpoint, options))
+                }
+                Mode::AlwaysAllow => Box::new(AlwaysAllow),
+                Mode::AlwaysDeny => Box::new(AlwaysDeny),
             });
         }
         Ok(Union::new(authorizers))
     }
+
+    /// Who decides, by the file or by the options.
+    fn modes(&self) -> Result<Vec<Mode>> {
+        if let Some(path) = &self.authorization_config {
+            let file = Authorization::parse(&read(path)?).with_context(|| path.display().to_string())?;
+            return Ok(file.modes);
+        }
+        let mut modes = self.authorization_mode.clone();
+        if self.authorization_policy_file.is_some() && !modes.iter().any(|mode| mode == "ABAC") {
+            modes.push("ABAC".to_owned());
+        }
+        let mut out = Vec::new();
+        for (index, mode) in modes.iter().enumerate() {
+            if modes[..index].contains(mode) {
+                bail!("--authorization-mode names {mode} twice");
+            }
+            out.push(match mode.as_str() {
+                "Node" => Mode::Node,
+                "RBAC" => Mode::Rbac,
+                "ABAC" => Mode::Abac,
+                "AlwaysAllow" => Mode::AlwaysAllow,
+                "AlwaysDeny" => Mode::AlwaysDeny,
+                "Webhook" => {
+                    let path = self.authorization_webhook_config_file.clone();
+                    let options = WebhookOptions {
+                        version: self.authorization_webhook_version.clone(),
+                        allowed_life: self.authorization_webhook_cache_authorized_ttl,
+                        refused_life: self.authorization_webhook_cache_unauthorized_ttl,
+                        ..WebhookOptions::default()
+                    };
+                    let kubeconfig =
+                        path.context("mode Webhook needs --authorization-webhook-config-file")?;
+                    Mode::Webhook(WebhookMode { kubeconfig, options })
+                }
+                other => bail!("--authorization-mode: {other} is no mode"),
+            });
+        }
+        Ok(out)
+    }
+}
+
+/// Reads `90s`, `2m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    skep_api::duration::parse(text).ok_or_else(|| "a duration is written like 90s or 2m".to_owned())
 }

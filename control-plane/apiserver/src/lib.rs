@@ -4,6 +4,7 @@
 //! function for all kinds: what differs between them is in the table of kinds.
 
 mod aggregation;
+pub mod audit;
 pub mod bootstrap;
 mod components;
 mod discovery;

@@ -2,13 +2,14 @@
 //! `Status` at the end and nowhere else.
 
 use std::any::Any;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use futures::FutureExt;
-use http::header::{HeaderName, HeaderValue, UPGRADE};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY, UPGRADE};
 use http::request::Parts;
 use http::{Method, Request};
 use rustls::pki_types::CertificateDer;
@@ -16,11 +17,13 @@ use skep_admission::Notes;
 use skep_api::duration;
 use skep_api::error::ApiError;
 use skep_api::user::UserInfo;
+use skep_auth::audit::Stage;
 use skep_auth::authentication::Credentials;
 use skep_auth::authorization::{Attributes, Decision};
 use skep_flow_control::gate::Class;
 use tokio::time::Instant;
 
+use crate::audit::{self, Record};
 use crate::negotiate::{self, Encoding, Offer};
 use crate::query::Query;
 use crate::request_info::RequestInfo;
@@ -35,6 +38,10 @@ const OPEN: [&str; 3] = ["/healthz", "/livez", "/readyz"];
 /// The client's certificates, put into the request by the TLS listener.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PeerCertificates(pub(crate) Arc<Vec<CertificateDer<'static>>>);
+
+/// The other side of the connection, put into the request by the listener.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// Put into a request by the plain listener on loopback: no authentication, no authorization.
 #[derive(Clone, Copy, Debug)]
@@ -52,11 +59,18 @@ pub(crate) async fn run(inner: &Arc<Inner>, request: Request<Body>) -> Answer {
     let info = RequestInfo::new(&method, parts.uri.path(), watch || is_old_watch(parts.uri.path()));
     let notes = Notes::default();
     parts.extensions.insert(notes.clone());
+    let id = audit::Id::of(&parts);
+    parts.extensions.insert(id.clone());
     let mut class = None;
     let outcome = match query {
         Ok(query) => {
             let work = answer(inner, &mut parts, body, &query, &info, &mut class);
-            AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| Err(panicked(&panic, &info)))
+            AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
+                if let Some(record) = parts.extensions.get::<Record>() {
+                    record.stage(Stage::Panic);
+                }
+                Err(panicked(&panic, &info))
+            })
         }
         Err(error) => Err(error),
     };
@@ -66,12 +80,22 @@ pub(crate) async fn run(inner: &Arc<Inner>, request: Request<Body>) -> Answer {
         }
         respond::error(&error, encoding)
     });
-    let answer = resources::warn(answer, &notes.warnings());
+    let mut answer = resources::warn(answer, &notes.warnings());
+    if let Some(record) = parts.extensions.remove::<Record>() {
+        for (key, value) in notes.annotations() {
+            record.annotate(&key, &value);
+        }
+        answer = audit::answered(record, answer, info.is_long_running()).await;
+    }
     let mut answer = respond::compress(&parts.headers, answer).await;
     let headers = answer.headers_mut();
     headers
         .entry(HeaderName::from_static("cache-control"))
         .or_insert(HeaderValue::from_static("no-cache, private"));
+    id.mark(headers);
+    if let Some(hsts) = &inner.hsts {
+        headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
     flow::mark(class.as_ref(), headers);
     inner.metrics.request(&inner.registry, &info, answer.status(), start.elapsed());
     if method == Method::HEAD {
@@ -136,13 +160,18 @@ async fn serve(
     limit: Duration,
 ) -> Result<Answer, ApiError> {
     let insecure = parts.extensions.get::<Insecure>().is_some();
-    let user = who(inner, parts, insecure).await?;
+    let user = known(inner, parts, insecure, info).await?;
+    let record = parts.extensions.get::<Record>().cloned();
     // Held until the request is answered; for a watch, until it has begun.
     let _pass = flow::enter(inner, &user, info, query, limit, class).await?;
     if !insecure && !OPEN.iter().any(|open| info.path == *open || info.path.starts_with(&format!("{open}/")))
     {
-        authorize(inner, &user, info).await?;
+        authorize(inner, &user, info, record.as_ref()).await?;
     }
+    let body = match &record {
+        Some(record) if !info.is_long_running() => audit::asked(record, &parts.headers, body).await?,
+        _ => body,
+    };
     if let Some(at) = inner.aggregator.serves(&info.path) {
         let long = info.verb == "watch" || parts.headers.contains_key(UPGRADE);
         return inner.aggregator.forward(&at, parts, body, &user, &inner.relay, long).await;
@@ -165,7 +194,41 @@ async fn serve(
     resources::handle(call, body, info.verb).await
 }
 
-/// The user of a request.
+/// As whom a request acts; its record begins as soon as it is known who asks.
+async fn known(
+    inner: &Inner,
+    parts: &mut Parts,
+    insecure: bool,
+    info: &RequestInfo,
+) -> Result<UserInfo, ApiError> {
+    let begin = |parts: &mut Parts, user: &UserInfo| {
+        let record = inner.audit.as_ref().and_then(|auditor| Record::begin(auditor, parts, info, user));
+        if let Some(record) = &record {
+            parts.extensions.insert(record.clone());
+        }
+        record
+    };
+    let asking = match who(inner, parts, insecure).await {
+        Ok(user) => user,
+        Err(error) => {
+            begin(parts, &UserInfo::default());
+            return Err(error);
+        }
+    };
+    let record = begin(parts, &asking);
+    if insecure || parts.extensions.get::<UserInfo>().is_some() {
+        return Ok(asking);
+    }
+    // Nobody behind us needs it any more.
+    parts.headers.remove(AUTHORIZATION);
+    let acting = impersonation::apply(inner, asking.clone(), &parts.headers).await?;
+    if let Some(record) = record.filter(|_| acting != asking) {
+        record.impersonates(&acting);
+    }
+    Ok(acting)
+}
+
+/// Who asks.
 async fn who(inner: &Inner, parts: &Parts, insecure: bool) -> Result<UserInfo, ApiError> {
     if let Some(user) = parts.extensions.get::<UserInfo>() {
         return Ok(user.clone());
@@ -175,16 +238,15 @@ async fn who(inner: &Inner, parts: &Parts, insecure: bool) -> Result<UserInfo, A
     }
     let certificates = parts.extensions.get::<PeerCertificates>().cloned().unwrap_or_default();
     let credentials = Credentials { certificates: &certificates.0, headers: &parts.headers };
-    let user = inner.authentication.authenticate(&credentials, parts.uri.path()).await.map_err(|error| {
+    inner.authentication.authenticate(&credentials, parts.uri.path()).await.map_err(|error| {
         tracing::debug!(%error, "a request was not authenticated");
         ApiError::unauthorized()
-    })?;
-    impersonation::apply(inner, user, &parts.headers).await
+    })
 }
 
-/// 403 unless the user may.
-async fn authorize(inner: &Inner, user: &UserInfo, info: &RequestInfo) -> Result<(), ApiError> {
-    let attributes = match &info.resource {
+/// What authorization is asked about a request.
+pub(crate) fn attributes<'a>(user: &'a UserInfo, info: &'a RequestInfo) -> Attributes<'a> {
+    match &info.resource {
         None => Attributes::for_path(user, info.verb, &info.path),
         Some(resource) => Attributes {
             version: &resource.gvr.version,
@@ -194,8 +256,23 @@ async fn authorize(inner: &Inner, user: &UserInfo, info: &RequestInfo) -> Result
             path: &info.path,
             ..Attributes::for_resource(user, info.verb, &resource.gvr.group, &resource.gvr.resource)
         },
-    };
-    let reason = match inner.authorization.authorize(&attributes).await {
+    }
+}
+
+/// 403 unless the user may.
+async fn authorize(
+    inner: &Inner,
+    user: &UserInfo,
+    info: &RequestInfo,
+    record: Option<&Record>,
+) -> Result<(), ApiError> {
+    let decision = inner.authorization.authorize(&attributes(user, info)).await;
+    if let Some(record) = record {
+        let word = if decision.allowed() { "allow" } else { "forbid" };
+        record.annotate("authorization.k8s.io/decision", word);
+        record.annotate("authorization.k8s.io/reason", decision.reason());
+    }
+    let reason = match decision {
         Decision::Allow(_) => return Ok(()),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => reason,
     };

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::pipeline::{Insecure, PeerCertificates};
+use crate::pipeline::{Insecure, Peer, PeerCertificates};
 use crate::{ApiServer, Error};
 
 /// A TLS handshake takes no longer.
@@ -46,12 +46,13 @@ impl ApiServer {
         self.accept(listener, cancel, move |stream, cancel| {
             let (acceptor, router) = (acceptor.clone(), router.clone());
             async move {
+                let address = Peer(stream.peer_addr()?);
                 let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream))
                     .await
                     .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
                 let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
                 let peer = PeerCertificates(Arc::new(chain));
-                let router = router.layer(axum::Extension(peer));
+                let router = router.layer(axum::Extension(peer)).layer(axum::Extension(address));
                 connection(stream, router, cancel).await;
                 Ok(())
             }
@@ -70,7 +71,8 @@ impl ApiServer {
         self.accept(listener, cancel, move |stream, cancel| {
             let router = router.clone();
             async move {
-                connection(stream, router, cancel).await;
+                let address = Peer(stream.peer_addr()?);
+                connection(stream, router.layer(axum::Extension(address)), cancel).await;
                 Ok(())
             }
         })

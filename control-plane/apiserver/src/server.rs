@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use http::HeaderValue;
 use skep_api::error::ApiError;
 use skep_auth::authentication::Chain;
 use skep_auth::authorization::Authorizer;
@@ -16,6 +17,7 @@ use skep_registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::aggregation::Aggregator;
+use crate::audit::Auditor;
 use crate::flow::{self, Room};
 use crate::health::Check;
 use crate::limits::Limits;
@@ -52,6 +54,10 @@ pub struct Config {
     pub advertise: Option<SocketAddr>,
     /// Further conditions of readiness, by name.
     pub checks: Vec<Check>,
+    /// Writes down what is asked; without it nobody does.
+    pub audit: Option<Arc<Auditor>>,
+    /// What `Strict-Transport-Security` says; without it the header is left out.
+    pub hsts: Option<HeaderValue>,
     /// Who this server is to extension servers; without it they can't believe whom it speaks for.
     pub front_proxy: Option<CertPair>,
 }
@@ -72,6 +78,8 @@ impl Config {
             request_timeout: Duration::from_secs(60),
             advertise: None,
             checks: Vec::new(),
+            audit: None,
+            hsts: None,
             front_proxy: None,
         }
     }
@@ -91,6 +99,8 @@ pub(crate) struct Inner {
     pub(crate) published: Published,
     pub(crate) address: String,
     pub(crate) checks: Vec<Check>,
+    pub(crate) audit: Option<Arc<Auditor>>,
+    pub(crate) hsts: Option<HeaderValue>,
     pub(crate) relay: Relay,
     pub(crate) aggregator: Aggregator,
     /// Cancelled when the server begins to close: long streams end.
@@ -115,6 +125,9 @@ impl ApiServer {
         } else {
             Room::Flat(Limits::new(config.max_reads, config.max_writes))
         };
+        if let Some(auditor) = &config.audit {
+            metrics.add(|collection| auditor.register(collection));
+        }
         let closing = CancellationToken::new();
         let aggregator = Aggregator::new(config.registry.clone(), config.front_proxy);
         Self {
@@ -131,6 +144,8 @@ impl ApiServer {
                 published: Published::default(),
                 address: config.advertise.map(|address| address.to_string()).unwrap_or_default(),
                 checks: config.checks,
+                audit: config.audit,
+                hsts: config.hsts,
                 relay: Relay::new(closing.clone()),
                 aggregator,
                 closing,

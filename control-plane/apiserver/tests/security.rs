@@ -26,9 +26,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+mod audit;
 mod certificates;
 mod escalation;
 mod joining;
+mod outside;
+mod tokens;
 
 /// The API server's audience and issuer.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";

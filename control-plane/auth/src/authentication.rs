@@ -10,6 +10,7 @@ pub use bearer::{Bearer, TokenVerifier, Verified};
 pub use certificate::{Authorities, ClientCertificate};
 pub use file::{BasicFile, TokenFile};
 pub use front_proxy::{FrontProxy, FrontProxyHeaders};
+pub use webhook::WebhookTokens;
 
 mod anonymous;
 pub mod bearer;
@@ -17,7 +18,9 @@ pub mod bootstrap;
 mod certificate;
 mod file;
 pub(crate) mod front_proxy;
+pub mod oidc;
 pub(crate) mod secret;
+mod webhook;
 
 /// The parts of a request that can prove an identity.
 #[derive(Clone, Copy, Debug)]

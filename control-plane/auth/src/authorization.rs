@@ -6,6 +6,7 @@ use skep_api::user::UserInfo;
 pub mod abac;
 pub mod node;
 pub mod rbac;
+pub mod webhook;
 
 /// What a request wants to do.
 #[derive(Clone, Copy, Debug)]

@@ -4,10 +4,13 @@
 //! data they are handed; what needs the cluster (is this service account still there?) goes through a
 //! small trait of the caller. No secret is ever logged or put into an error.
 
+pub mod audit;
 pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;
 pub mod bootstrap_token;
 pub mod certificates;
+pub mod configuration;
+mod memory;
 pub mod pki;
 pub mod tokens;

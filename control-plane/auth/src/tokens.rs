@@ -24,6 +24,8 @@ mod legacy;
 mod request;
 mod verify;
 
+pub(crate) use verify::claimed_issuer;
+
 /// Why the signing key can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
