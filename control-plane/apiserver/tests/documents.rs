@@ -179,3 +179,49 @@ async fn documents_travel_well() {
     assert_eq!(proto.headers["content-type"], "application/com.github.proto-openapi.spec.v3.v1.0+protobuf");
     assert!(bytes.starts_with(b"\x0a\x053.0.0"));
 }
+
+/// The columns of every resource, as `kubectl get` shows them: name, type, format, and a star for the wide ones.
+#[tokio::test]
+async fn documents_columns() {
+    let server = Server::start().await;
+    let mut text = String::new();
+    let groups = json(&server, "/apis").await;
+    let mut paths = vec!["/api/v1".to_owned()];
+    for group in groups["groups"].as_array().expect("groups") {
+        for version in group["versions"].as_array().expect("versions") {
+            paths.push(format!("/apis/{}", version["groupVersion"].as_str().expect("text")));
+        }
+    }
+    for path in paths {
+        let list = json(&server, &path).await;
+        for resource in list["resources"].as_array().expect("resources") {
+            let name = resource["name"].as_str().expect("a name");
+            if !resource["verbs"].as_array().is_some_and(|verbs| verbs.iter().any(|verb| verb == "list")) {
+                continue;
+            }
+            let request = Request::get(format!("{path}/{name}"))
+                .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
+                .body(Body::empty())
+                .expect("a request");
+            let (status, table) = server.text(request).await;
+            assert_eq!(status, 200, "{path}/{name}: {table}");
+            let table: Value = serde_json::from_str(&table).expect("JSON");
+            let columns: Vec<String> = table["columnDefinitions"]
+                .as_array()
+                .expect("columns")
+                .iter()
+                .map(|column| {
+                    let text = |field: &str| column[field].as_str().unwrap_or_default();
+                    let wide = if column["priority"] == 0 { "" } else { "*" };
+                    assert!(!text("description").is_empty(), "{name}: {column}");
+                    match text("format") {
+                        "" => format!("{}{wide}:{}", text("name"), text("type")),
+                        format => format!("{}{wide}:{}:{format}", text("name"), text("type")),
+                    }
+                })
+                .collect();
+            writeln!(text, "{path}/{name}: {}", columns.join(", ")).expect("text");
+        }
+    }
+    golden("columns.txt", &text);
+}

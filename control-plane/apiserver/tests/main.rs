@@ -11,5 +11,6 @@ mod refusals;
 mod secure;
 mod security;
 mod streams;
+mod subresources;
 mod support;
 mod verbs;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use skep_api::error::ApiError;
+use skep_api::resource::GroupVersionKind;
 use skep_machinery::patch;
 use skep_machinery::schema::Schema;
 
@@ -62,32 +63,41 @@ impl Registry {
         applied: &Value,
         options: &WriteOptions,
     ) -> Result<(), ApiError> {
-        if options.field_manager.is_empty() {
-            return Err(ApiError::bad_request(
-                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for \
-                 apply patch",
-            ));
-        }
-        let has_managers = applied.pointer("/metadata/managedFields").and_then(Value::as_array);
-        if has_managers.is_some_and(|managers| !managers.is_empty()) {
-            return Err(ApiError::bad_request("metadata.managedFields must be nil"));
-        }
-        let kind = (applied.get("apiVersion"), applied.get("kind"));
-        let gvk = resource.gvk();
-        let (Some(version), Some(name)) = (kind.0.and_then(Value::as_str), kind.1.and_then(Value::as_str))
-        else {
-            return Err(ApiError::bad_request("apply patches must have apiVersion and kind set"));
-        };
-        if version != gvk.api_version() || name != gvk.kind {
-            return Err(ApiError::bad_request(format!(
-                "the API version in the data ({version}, Kind={name}) does not match the expected API \
-                 version ({}, Kind={})",
-                gvk.api_version(),
-                gvk.kind
-            )));
-        }
+        check_manager(applied, options)?;
+        check_kind(applied, resource.gvk())?;
         super::create::check_place(applied, target)
     }
+}
+
+/// An apply names its manager, and tells nothing of other managers.
+pub(super) fn check_manager(applied: &Value, options: &WriteOptions) -> Result<(), ApiError> {
+    if options.field_manager.is_empty() {
+        return Err(ApiError::bad_request(
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        ));
+    }
+    let managers = applied.pointer("/metadata/managedFields").and_then(Value::as_array);
+    if managers.is_some_and(|managers| !managers.is_empty()) {
+        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+    }
+    Ok(())
+}
+
+/// What is applied says what it is, and it is what the path says.
+pub(super) fn check_kind(applied: &Value, gvk: &GroupVersionKind) -> Result<(), ApiError> {
+    let text = |field: &str| applied.get(field).and_then(Value::as_str);
+    let (Some(version), Some(name)) = (text("apiVersion"), text("kind")) else {
+        return Err(ApiError::bad_request("apply patches must have apiVersion and kind set"));
+    };
+    if version != gvk.api_version() || name != gvk.kind {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({version}, Kind={name}) does not match the expected API version ({}, \
+             Kind={})",
+            gvk.api_version(),
+            gvk.kind
+        )));
+    }
+    Ok(())
 }
 
 /// The patched object.
@@ -144,7 +154,11 @@ pub(super) fn patched(resource: &Resource, old: &Value, patch: &Patch) -> Result
 }
 
 /// A patched object must be an object of its kind: types are checked, unknown fields dropped or refused.
-fn recheck(resource: &Resource, object: &mut Value, options: &WriteOptions) -> Result<Vec<String>, ApiError> {
+pub(super) fn recheck(
+    resource: &Resource,
+    object: &mut Value,
+    options: &WriteOptions,
+) -> Result<Vec<String>, ApiError> {
     let decoded = resource.kind().recheck(object, options.field_validation)?;
     *object = decoded.object;
     Ok(decoded.warnings)

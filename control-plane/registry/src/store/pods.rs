@@ -11,6 +11,9 @@ use super::update::{Part, Proposal};
 use super::{DeleteOptions, Preconditions, Propagation, Registry, Target, WriteOptions, Written, meta};
 use crate::cache::Filter;
 
+/// Evictions that no controller has confirmed yet, at most.
+const MOST_DISRUPTED: usize = 2000;
+
 impl Registry {
     /// `pods/binding`: puts a pod on a node.
     pub async fn bind(
@@ -83,6 +86,9 @@ impl Registry {
         if !meta::is_deleting(&pod.value) && !matches!(phase, "Pending" | "Succeeded" | "Failed") {
             self.spend_budget(&target, &pod.value, options).await?;
         }
+        if !meta::is_deleting(&pod.value) {
+            self.mark_disrupted(&target, options).await?;
+        }
         let preconditions = Preconditions {
             uid: how.preconditions.uid.or_else(|| Some(meta::text(&pod.value, "uid").to_owned())),
             ..how.preconditions
@@ -91,6 +97,23 @@ impl Registry {
         let how = DeleteOptions { preconditions, propagation, ..how };
         self.delete_unasked(&target, &how, options).await?;
         Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}))
+    }
+
+    /// Notes on the pod that it goes because somebody evicted it, which job controllers want to know.
+    async fn mark_disrupted(&self, target: &Target, options: &WriteOptions) -> Result<(), ApiError> {
+        let status = target.clone().below("status");
+        self.change(&status, options, Part::Own, &mut |old| {
+            let mut object = Value::clone(&old.value);
+            set_condition(&mut object, "DisruptionTarget", "True");
+            let conditions = object["status"]["conditions"].as_array_mut();
+            if let Some(condition) = conditions.and_then(|conditions| conditions.last_mut()) {
+                condition["reason"] = json!("EvictionByEvictionAPI");
+                condition["message"] = json!("Eviction API: evicting");
+            }
+            Ok(Proposal { object, revision: 0, applied: false, warnings: Vec::new() })
+        })
+        .await
+        .map(|_: Written| ())
     }
 
     /// Takes one disruption out of the budget that covers the pod.
@@ -121,7 +144,11 @@ impl Registry {
                 return Err(ApiError::internal(text));
             }
         };
+        if !is_ready(pod) && spares_unready(&budget.value) {
+            return Ok(());
+        }
         let name = budget.name.clone();
+        let named = budgets.clone();
         let status = Target::new(budgets, target.namespace.clone(), name.clone()).below("status");
         self.change(&status, options, Part::Own, &mut |old| {
             let mut object = Value::clone(&old.value);
@@ -149,6 +176,11 @@ impl Registry {
                 let details = StatusDetails { causes: Some(vec![cause]), ..StatusDetails::default() };
                 return Err(ApiError::too_many_requests(0, text).with_details(details));
             }
+            let pending = object.pointer("/status/disruptedPods").and_then(Value::as_object);
+            if pending.is_some_and(|pods| pods.len() > MOST_DISRUPTED) {
+                let text = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
+                return Err(ApiError::forbidden(&named, &name, text));
+            }
             object["status"]["disruptionsAllowed"] = json!(allowed - 1);
             object["status"]["disruptedPods"][&target.name] = json!(meta::now());
             Ok(Proposal { object, revision: old.revision, applied: false, warnings: Vec::new() })
@@ -156,6 +188,20 @@ impl Registry {
         .await
         .map(|_: Written| ())
     }
+}
+
+/// Is the pod ready?
+fn is_ready(pod: &Value) -> bool {
+    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+/// A pod that is not ready costs a budget nothing if it says so, or if the others are enough.
+fn spares_unready(budget: &Value) -> bool {
+    let number = |field: &str| budget.pointer(field).and_then(Value::as_i64).unwrap_or_default();
+    let always = budget.pointer("/spec/unhealthyPodEvictionPolicy").is_some_and(|p| p == "AlwaysAllow");
+    let (healthy, desired) = (number("/status/currentHealthy"), number("/status/desiredHealthy"));
+    always || (desired > 0 && healthy >= desired)
 }
 
 /// Sets a condition of a pod.

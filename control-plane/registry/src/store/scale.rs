@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use skep_api::error::ApiError;
 use skep_api::resource::GroupVersionKind;
 
 use super::patch::patched;
 use super::update::{Part, Proposal};
-use super::{Patch, Registry, Resource, Target, WriteOptions, Written, meta};
+use super::{Patch, Registry, Resource, Target, WriteOptions, Written, fields, meta};
 use crate::cache::Object;
 
 impl Registry {
@@ -35,14 +35,11 @@ impl Registry {
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
         let resource = self.resource(&target.resource)?;
+        if let Patch::Apply(applied) = patch {
+            return self.apply_scale(target, applied, options).await;
+        }
         self.change_scale(target, options, &mut |scale| match patch {
-            Patch::Apply(applied) => {
-                let mut scale = scale.clone();
-                if let Some(spec) = applied.get("spec") {
-                    scale["spec"] = spec.clone();
-                }
-                Ok(scale)
-            }
+            Patch::Apply(_) => Err(ApiError::internal("an applied scale takes another way")),
             // A scale has no lists, so a strategic patch of it is a merge patch.
             Patch::Strategic(patch) | Patch::Merge(patch) => {
                 patched(&resource, scale, &Patch::Merge(patch.clone()))
@@ -50,6 +47,44 @@ impl Registry {
             Patch::Json(_) => patched(&resource, scale, patch),
         })
         .await
+    }
+
+    /// An applied scale is an applied object of which nothing but the replicas is told: so conflicts, owners and
+    /// what is left out are those of the object's own field.
+    async fn apply_scale(
+        &self,
+        target: &Target,
+        applied: &Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let resource = self.resource(&target.resource)?;
+        if !resource.kind().has_scale() {
+            return Err(ApiError::no_such_path());
+        }
+        super::patch::check_manager(applied, options)?;
+        super::patch::check_kind(applied, &GroupVersionKind::new("autoscaling", "v1", "Scale"))?;
+        super::create::check_place(applied, target)?;
+        let errors = resource.kind().validate_scale(applied);
+        if !errors.is_empty() {
+            let kind = GroupVersionKind::new("autoscaling", "v1", "Scale");
+            return Err(ApiError::invalid(&kind, &target.name, &errors));
+        }
+        let gvk = resource.gvk();
+        let mut config = json!({
+            "apiVersion": gvk.api_version(), "kind": gvk.kind, "metadata": {"name": target.name},
+        });
+        if applied.pointer("/spec/replicas").is_some() {
+            resource.kind().write_scale(&mut config, applied);
+        }
+        let revision = meta::sent_revision(applied)?;
+        let mut written = self
+            .change(target, options, Part::Object, &mut |old: &Arc<Object>| {
+                let object = fields::apply(&resource, "scale", Some(&old.value), &config, options)?;
+                Ok(Proposal { object, revision, applied: true, warnings: Vec::new() })
+            })
+            .await?;
+        written.object = scale_of(&resource, &written.object)?;
+        Ok(written)
     }
 
     async fn change_scale(

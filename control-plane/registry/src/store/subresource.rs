@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use skep_api::error::ApiError;
 
-use super::patch::patched;
+use super::create::check_place;
+use super::patch::{check_kind, check_manager, patched, recheck};
 use super::update::{Part, Proposal};
-use super::{Patch, Registry, Target, WriteOptions, Written, meta};
+use super::{Patch, Registry, Target, WriteOptions, Written, fields, meta};
 use crate::cache::Object;
 use crate::strategy::Kind;
 
@@ -48,14 +49,21 @@ impl Registry {
         let resource = self.resource(&target.resource)?;
         let subresource = target.subresource.as_str();
         self.change(target, options, Part::Given, &mut |old: &Arc<Object>| {
-            let sent = match patch {
-                Patch::Apply(applied) => patched(&resource, &old.value, &Patch::Strategic(applied.clone()))?,
-                _ => patched(&resource, &old.value, patch)?,
+            let (mut sent, applied) = match patch {
+                Patch::Apply(config) => {
+                    check_manager(config, options)?;
+                    check_kind(config, resource.gvk())?;
+                    check_place(config, target)?;
+                    let config = only_part(subresource, config);
+                    (fields::apply(&resource, subresource, Some(&old.value), &config, options)?, true)
+                }
+                _ => (patched(&resource, &old.value, patch)?, false),
             };
+            let warnings = recheck(&resource, &mut sent, options)?;
             let object = with_part(resource.kind(), subresource, &old.value, &sent)?;
             let sent = meta::sent_revision(&sent)?;
             let revision = if sent == old.revision { 0 } else { sent };
-            Ok(Proposal { object, revision, applied: false, warnings: Vec::new() })
+            Ok(Proposal { object, revision, applied, warnings })
         })
         .await
     }
@@ -75,6 +83,44 @@ impl Registry {
         })
         .await
     }
+}
+
+/// What an applier through a subresource can own: the part that path may change. The rest of what it sent counts for
+/// nothing.
+fn only_part(subresource: &str, config: &Value) -> Value {
+    let mut part = json!({
+        "apiVersion": config["apiVersion"], "kind": config["kind"],
+        "metadata": {"name": config["metadata"]["name"]},
+    });
+    let keep = |part: &mut Value, group: &str, field: &str| {
+        if let Some(value) = config.get(group).and_then(|group| group.get(field)) {
+            part[group][field] = value.clone();
+        }
+    };
+    match subresource {
+        "ephemeralcontainers" => keep(&mut part, "spec", "ephemeralContainers"),
+        "resize" => {
+            for list in ["containers", "initContainers"] {
+                let containers = config.pointer(&format!("/spec/{list}")).and_then(Value::as_array);
+                let Some(containers) = containers else { continue };
+                let mut kept = Vec::with_capacity(containers.len());
+                for container in containers {
+                    let mut only = json!({"name": container["name"]});
+                    for field in ["resources", "resizePolicy"] {
+                        if let Some(value) = container.get(field) {
+                            only[field] = value.clone();
+                        }
+                    }
+                    kept.push(only);
+                }
+                part["spec"][list] = Value::Array(kept);
+            }
+        }
+        "approval" => keep(&mut part, "status", "conditions"),
+        "finalize" => keep(&mut part, "spec", "finalizers"),
+        _ => return config.clone(),
+    }
+    part
 }
 
 /// What is stored, with the part of what was sent that the subresource may change.

@@ -26,21 +26,19 @@ pub const NAME: Column = Column {
     name: "Name",
     kind: "string",
     format: "name",
-    description: "Name of the object, unique within its namespace.",
+    description: "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
     priority: 0,
 };
 
 /// Time since creation.
-pub const AGE: Column = text("Age");
+pub const AGE: Column = Column { description: CREATION, ..text("Age") };
+
+/// What upstream says of the creation time.
+const CREATION: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
 
 /// Time of creation.
-pub const CREATED: Column = Column {
-    name: "Created At",
-    kind: "date",
-    format: "",
-    description: "When the object was created.",
-    priority: 0,
-};
+pub const CREATED: Column =
+    Column { name: "Created At", kind: "date", format: "", description: CREATION, priority: 0 };
 
 /// A column of text.
 pub const fn text(name: &'static str) -> Column {

@@ -143,7 +143,12 @@ impl KindRow {
 
     /// What another subresource may change, put into what is stored.
     pub fn prepare_subresource(&self, name: &str, new: &mut Value, old: &Value) {
+        // Who manages what is noted apart from what may change.
+        let managers = new.at(&["metadata", "managedFields"]).cloned();
         self.strategy.prepare_for_subresource(name, new, old);
+        if let Some(managers) = managers {
+            new.set(&["metadata", "managedFields"], managers);
+        }
         self.count_generation(new, old);
     }
 
