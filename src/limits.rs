@@ -21,6 +21,22 @@ pub(crate) struct Limits {
     /// A request that is no watch and no stream must be done by then.
     #[arg(long, default_value = "1m0s", value_parser = duration, value_name = "DURATION")]
     pub(crate) request_timeout: Duration,
+    /// When told to end, the server is not ready for so long before it stops to take connections.
+    #[arg(long, default_value = "0s", value_parser = duration, value_name = "DURATION")]
+    pub(crate) shutdown_delay_duration: Duration,
+    /// While it ends, the server tells new requests to come again later.
+    #[arg(long)]
+    pub(crate) shutdown_send_retry_after: bool,
+    /// The part (0 to 0.02) of HTTP/2 requests whose client is told to connect anew, which spreads clients
+    /// over several servers.
+    #[arg(long, default_value_t = 0.0, value_parser = chance, value_name = "PART")]
+    pub(crate) goaway_chance: f64,
+}
+
+/// Reads a small part.
+fn chance(text: &str) -> Result<f64, String> {
+    let part: f64 = text.parse().map_err(|_| "a number like 0.001".to_owned())?;
+    if (0.0..=0.02).contains(&part) { Ok(part) } else { Err("between 0 and 0.02".to_owned()) }
 }
 
 /// Reads `90s`, `1m30s`.
@@ -35,5 +51,8 @@ impl Limits {
         config.max_writes = self.max_mutating_requests_inflight;
         config.priority_and_fairness = self.enable_priority_and_fairness;
         config.request_timeout = self.request_timeout;
+        config.shutdown_delay = self.shutdown_delay_duration;
+        config.shutdown_retry_after = self.shutdown_send_retry_after;
+        config.goaway_chance = self.goaway_chance;
     }
 }

@@ -2,6 +2,7 @@
 
 mod agent;
 mod down;
+mod elected;
 mod folders;
 mod host;
 mod isolate;

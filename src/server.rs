@@ -14,6 +14,7 @@ use skep_apiserver::bootstrap::{self, Bootstrap, Trust};
 use skep_apiserver::gates::Gates;
 use skep_apiserver::identity::{ClusterLookup, follow_rbac, publish_rbac};
 use skep_apiserver::proxy::Kubelets;
+use skep_apiserver::starting::while_starting;
 use skep_apiserver::tokens::Tokens;
 use skep_apiserver::{ApiServer, Config};
 use skep_auth::authentication::{Bearer, TokenVerifier};
@@ -33,7 +34,7 @@ use tokio_util::task::TaskTracker;
 use crate::folders::Folders;
 use crate::isolate::Isolation;
 use crate::limits::Limits;
-use crate::{host, runtime};
+use crate::{elected, host, runtime};
 
 mod accounts;
 mod audit;
@@ -163,22 +164,46 @@ pub(crate) async fn start(
     // Before anything is changed: a second server must not get far.
     let listener = listen(SocketAddr::new(unspecified(address.ip()), plane.secure_port)).await?;
     let pki = Pki::load_or_create(&folders.pki(), &pki_options(plane, address)?)?;
+    let serving = ServingCertificate::new(pki.server())?;
+    let tls = skep_auth::pki::serving_config(Arc::clone(&serving), &plane.security.tls())?;
+    // Who comes too early is told to come again.
+    let work = prepare(folders, plane, &pki, address, tasks, cancel);
+    let (api, signer) = while_starting(&listener, Arc::clone(&tls), work).await?;
+    tasks.spawn(renew(folders.pki(), pki_options(plane, address)?, serving, cancel.child_token()));
+    spawn(tasks, "the API server", api.clone().serve(listener, tls, cancel.child_token()));
+    if plane.insecure_port != 0 {
+        let plain = listen(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), plane.insecure_port)).await?;
+        spawn(tasks, "the plain port", api.clone().serve_plain(plain, cancel.child_token()));
+    }
+    controllers(&api, plane, &pki, signer, tasks, cancel)?;
+    Ok(Server { pki, address })
+}
+
+/// Everything between the store and the first request.
+async fn prepare(
+    folders: &Folders,
+    plane: &Plane,
+    pki: &Pki,
+    address: SocketAddr,
+    tasks: &TaskTracker,
+    cancel: &CancellationToken,
+) -> Result<(ApiServer, Arc<Signer>)> {
     let storage = storage(folders, plane).await?;
     let storage = plane.encryption.wrap(storage, tasks, cancel).await?;
     let rbac = Arc::new(Rbac::new());
     let gates = Gates::new(Arc::clone(&rbac));
     let options = registry_options(plane, gates.clone());
     let registry = Registry::start(storage, options, tasks, cancel.child_token()).await?;
-    let rights = Rights { rbac, gates, signer: plane.accounts.signer(&pki)? };
-    let api = build(plane, &pki, &registry, address, &rights, tasks)?;
+    let rights = Rights { rbac, gates, signer: plane.accounts.signer(pki)? };
+    let api = build(plane, pki, &registry, address, &rights, tasks)?;
     let cluster = Bootstrap {
         address: address.ip(),
         port: address.port(),
         service_ip: nth(&plane.service_cidr, 1)?,
         dns_ip: Some(nth(&plane.service_cidr, 10)?),
         trust: Trust {
-            client_ca: plane.security.client_ca(&pki)?,
-            front_proxy_ca: plane.security.front_proxy_ca(&pki)?,
+            client_ca: plane.security.client_ca(pki)?,
+            front_proxy_ca: plane.security.front_proxy_ca(pki)?,
             front_proxy_names: plane.security.front_proxy_names(),
             front_proxy_headers: plane.security.front_proxy_headers(),
             cluster_ca: pki.ca_pem().to_owned(),
@@ -192,16 +217,7 @@ pub(crate) async fn start(
     tasks.spawn(follow_rbac(Arc::clone(&registry), rights.rbac, cancel.child_token()));
     tasks.spawn(api.clone().aggregate(cancel.child_token()));
     tasks.spawn(bootstrap::keep(Arc::clone(&registry), cluster, cancel.child_token()));
-    let serving = ServingCertificate::new(pki.server())?;
-    let tls = skep_auth::pki::serving_config(Arc::clone(&serving), &plane.security.tls())?;
-    tasks.spawn(renew(folders.pki(), pki_options(plane, address)?, serving, cancel.child_token()));
-    spawn(tasks, "the API server", api.clone().serve(listener, tls, cancel.child_token()));
-    if plane.insecure_port != 0 {
-        let plain = listen(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), plane.insecure_port)).await?;
-        spawn(tasks, "the plain port", api.clone().serve_plain(plain, cancel.child_token()));
-    }
-    controllers(&api, plane, &pki, rights.signer, tasks, cancel)?;
-    Ok(Server { pki, address })
+    Ok((api, rights.signer))
 }
 
 /// Controllers and scheduler: each with an identity of its own, over the API only.
@@ -227,12 +243,21 @@ fn controllers(
         authority: Some(Arc::new(authority)),
         tokens: Some(signer),
     };
-    tasks.spawn(skep_controllers::run(
-        client("system:kube-controller-manager"),
-        config,
-        cancel.child_token(),
-    ));
-    spawn(tasks, "the scheduler", skep_scheduler::run(client("system:kube-scheduler"), cancel.child_token()));
+    let (manager, scheduler) = (client("system:kube-controller-manager"), client("system:kube-scheduler"));
+    if plane.etcd_endpoints.is_empty() {
+        tasks.spawn(skep_controllers::run(manager, config, cancel.child_token()));
+        spawn(tasks, "the scheduler", skep_scheduler::run(scheduler, cancel.child_token()));
+        return Ok(());
+    }
+    // Other servers may share the store: one of each works.
+    let work = move |client: Client, leading| skep_controllers::run(client, config.clone(), leading);
+    tasks.spawn(elected::run("kube-controller-manager", manager, cancel.child_token(), work));
+    let work = |client: Client, leading| async move {
+        if let Err(error) = skep_scheduler::run(client, leading).await {
+            tracing::error!(%error, "the scheduler ended");
+        }
+    };
+    tasks.spawn(elected::run("kube-scheduler", scheduler, cancel.child_token(), work));
     Ok(())
 }
 

@@ -1,8 +1,7 @@
 //! What every cluster begins with: the system namespaces, the roles, the priority classes, the
 //! `kubernetes` service and the service of the cluster DNS.
 //!
-//! Everything is made when it is missing. The endpoints of the `kubernetes` service are kept at this
-//! server's address for as long as it runs.
+//! Everything is made when it is missing, and looked after for as long as the server runs.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,6 +15,9 @@ use skep_api::user::UserInfo;
 use skep_auth::authentication::FrontProxyHeaders;
 use skep_registry::{Registry, Target, WriteOptions, kinds};
 use tokio_util::sync::CancellationToken;
+
+use crate::endpoints::Announcement;
+use crate::identity_lease;
 
 mod trust;
 
@@ -97,6 +99,7 @@ pub async fn bootstrap(registry: &Registry, cluster: &Bootstrap) -> Result<(), A
         at.ensure("scheduling.k8s.io", "v1", "priorityclasses", &class).await?;
     }
     at.kubernetes(cluster).await?;
+    Announcement::new(cluster.address, cluster.port).announce(registry).await?;
     at.trust(&cluster.trust).await?;
     if let Some(address) = cluster.dns_ip {
         at.ensure("", "v1", "services", &dns_service(address)).await?;
@@ -104,8 +107,18 @@ pub async fn bootstrap(registry: &Registry, cluster: &Bootstrap) -> Result<(), A
     Ok(())
 }
 
-/// Looks after the `kubernetes` service until cancelled.
+/// Looks after the `kubernetes` service, this server's place in its endpoints, and what else the cluster
+/// knows of this server, until cancelled.
 pub async fn keep(registry: Arc<Registry>, cluster: Bootstrap, cancel: CancellationToken) {
+    let announcement = Announcement::new(cluster.address, cluster.port);
+    tokio::join!(
+        announcement.run(registry.clone(), cancel.clone()),
+        identity_lease::keep(registry.clone(), (cluster.address, cluster.port).into(), cancel.clone()),
+        keep_services(&registry, &cluster, &cancel),
+    );
+}
+
+async fn keep_services(registry: &Registry, cluster: &Bootstrap, cancel: &CancellationToken) {
     let mut interval = tokio::time::interval(KEEP);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -113,18 +126,14 @@ pub async fn keep(registry: Arc<Registry>, cluster: Bootstrap, cancel: Cancellat
             () = cancel.cancelled() => return,
             _ = interval.tick() => {}
         }
-        let at = Maker { registry: &registry };
-        if let Err(error) = at.kubernetes(&cluster).await {
+        let at = Maker { registry };
+        if let Err(error) = at.kubernetes(cluster).await {
             tracing::warn!(%error, "the kubernetes service could not be looked after");
         }
         if let Err(error) = at.trust(&cluster.trust).await {
             tracing::warn!(%error, "the cluster's authorities could not be published");
         }
     }
-}
-
-fn family(address: IpAddr) -> &'static str {
-    if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
 /// The service of the cluster DNS. It selects no pods: each node's agent answers for its own node and
@@ -213,7 +222,7 @@ impl Maker<'_> {
         Ok(())
     }
 
-    /// The `kubernetes` service and its endpoints.
+    /// The `kubernetes` service.
     async fn kubernetes(&self, cluster: &Bootstrap) -> Result<(), ApiError> {
         let service = json!({
             "apiVersion": "v1",
@@ -230,34 +239,7 @@ impl Maker<'_> {
                 "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": cluster.port}],
             },
         });
-        self.ensure("", "v1", "services", &service).await?;
-        let address = cluster.address.to_string();
-        let port = json!({"name": "https", "port": cluster.port, "protocol": "TCP"});
-        let slice = json!({
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "name": "kubernetes",
-                "namespace": "default",
-                "labels": {"kubernetes.io/service-name": "kubernetes"},
-            },
-            "addressType": family(cluster.address),
-            "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
-            "ports": [port],
-        });
-        self.keep_as("discovery.k8s.io", "endpointslices", &slice, &["addressType", "endpoints", "ports"])
-            .await?;
-        let endpoints = json!({
-            "apiVersion": "v1",
-            "kind": "Endpoints",
-            "metadata": {
-                "name": "kubernetes",
-                "namespace": "default",
-                "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
-            },
-            "subsets": [{"addresses": [{"ip": address}], "ports": [port]}],
-        });
-        self.keep_as("", "endpoints", &endpoints, &["subsets"]).await
+        self.ensure("", "v1", "services", &service).await
     }
 
     /// The authorities that others may rely on.

@@ -31,7 +31,7 @@ pub(crate) async fn handle(inner: &Inner, path: &str, query: Option<&str>) -> Op
     results.push(("poststarthook/start-registry-caches", inner.registry.ready()));
     if endpoint == "readyz" {
         results.extend(inner.checks.iter().map(|check| (check.name, (check.passes)())));
-        results.push(("shutdown", !inner.closing.is_cancelled()));
+        results.push(("shutdown", !inner.draining.is_cancelled() && !inner.closing.is_cancelled()));
     }
     if let Some(single) = single {
         let Some((_, passes)) = results.iter().find(|(name, _)| *name == single) else {

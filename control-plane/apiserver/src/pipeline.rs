@@ -24,6 +24,7 @@ use skep_flow_control::gate::Class;
 use tokio::time::Instant;
 
 use crate::audit::{self, Record};
+use crate::connection::Connection;
 use crate::negotiate::{self, Encoding, Offer};
 use crate::query::Query;
 use crate::request_info::RequestInfo;
@@ -57,6 +58,14 @@ pub(crate) async fn run(inner: &Arc<Inner>, request: Request<Body>) -> Answer {
     let query = Query::parse(parts.uri.query());
     let watch = query.as_ref().is_ok_and(|query| query.flag("watch"));
     let info = RequestInfo::new(&method, parts.uri.path(), watch || is_old_watch(parts.uri.path()));
+    if let Some(connection) = parts.extensions.get::<Connection>() {
+        if inner.shutdown_retry_after && inner.draining.is_cancelled() && !is_open(&info.path) {
+            return come_again(encoding);
+        }
+        if parts.version == http::Version::HTTP_2 && rand::random::<f64>() < inner.goaway_chance {
+            connection.send_away();
+        }
+    }
     let notes = Notes::default();
     parts.extensions.insert(notes.clone());
     let id = audit::Id::of(&parts);
@@ -101,6 +110,20 @@ pub(crate) async fn run(inner: &Arc<Inner>, request: Request<Body>) -> Answer {
     if method == Method::HEAD {
         *answer.body_mut() = Body::empty();
     }
+    answer
+}
+
+/// Health is told whoever asks.
+fn is_open(path: &str) -> bool {
+    OPEN.iter()
+        .any(|open| path.strip_prefix(open).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
+
+/// The answer of a server that is closing: another one takes the request.
+fn come_again(encoding: Encoding) -> Answer {
+    let text = "The apiserver is shutting down, please try again later.";
+    let mut answer = respond::error(&ApiError::too_many_requests(5, text), encoding);
+    answer.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
@@ -164,8 +187,7 @@ async fn serve(
     let record = parts.extensions.get::<Record>().cloned();
     // Held until the request is answered; for a watch, until it has begun.
     let _pass = flow::enter(inner, &user, info, query, limit, class).await?;
-    if !insecure && !OPEN.iter().any(|open| info.path == *open || info.path.starts_with(&format!("{open}/")))
-    {
+    if !insecure && !is_open(&info.path) {
         authorize(inner, &user, info, record.as_ref()).await?;
     }
     let body = match &record {

@@ -14,6 +14,7 @@ use skep_machinery::table::IncludeObject;
 use skep_registry::strategy::Kind;
 use skep_registry::{Target, WriteOptions, Written};
 
+use crate::connection::Connection;
 use crate::input;
 use crate::negotiate::{self, Form, Offer};
 use crate::proxy::{Framing, Handshake, is_websocket};
@@ -165,7 +166,8 @@ async fn watch(call: &Call<'_>) -> Result<Answer, ApiError> {
         Ok(watch) => {
             let cancel = call.server.closing.clone();
             let chunk = if socket.is_some() { 0 } else { watching::CHUNK };
-            watching::stream(watch, framer, Duration::from_secs(timeout), cancel, chunk)
+            let watching = call.extensions.get::<Connection>().map(Connection::watching);
+            watching::stream(watch, framer, Duration::from_secs(timeout), cancel, chunk, watching)
         }
         Err(error) if error.reason == Reason::Expired => watching::failed(&framer, &error),
         Err(error) => return Err(error),

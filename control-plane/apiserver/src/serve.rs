@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::connection::{Connection, Guarded};
 use crate::pipeline::{Insecure, Peer, PeerCertificates};
 use crate::{ApiServer, Error};
 
@@ -28,6 +29,9 @@ const HEADERS: Duration = Duration::from_secs(30);
 
 /// Open connections get so long to finish when the server closes.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// The most bytes of a request's line and headers.
+const HEADER_BYTES: u32 = 1 << 20;
 
 /// Pause after a failed accept: the usual cause is that no file descriptor is left.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -53,7 +57,7 @@ impl ApiServer {
                 let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
                 let peer = PeerCertificates(Arc::new(chain));
                 let router = router.layer(axum::Extension(peer)).layer(axum::Extension(address));
-                connection(stream, router, cancel).await;
+                serve_connection(stream, router, cancel).await;
                 Ok(())
             }
         })
@@ -72,7 +76,7 @@ impl ApiServer {
             let router = router.clone();
             async move {
                 let address = Peer(stream.peer_addr()?);
-                connection(stream, router.layer(axum::Extension(address)), cancel).await;
+                serve_connection(stream, router.layer(axum::Extension(address)), cancel).await;
                 Ok(())
             }
         })
@@ -89,9 +93,17 @@ impl ApiServer {
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
         let connections = TaskTracker::new();
+        // Ends the connections; later than `cancel` by the delay.
+        let stop = CancellationToken::new();
+        let told_to_end = async {
+            cancel.cancelled().await;
+            self.inner.draining.cancel();
+            tokio::time::sleep(self.inner.shutdown_delay).await;
+        };
+        tokio::pin!(told_to_end);
         loop {
             let accepted = tokio::select! {
-                () = cancel.cancelled() => break,
+                () = told_to_end.as_mut() => break,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -100,7 +112,7 @@ impl ApiServer {
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "TCP_NODELAY could not be set");
                     }
-                    let work = serve(stream, cancel.clone());
+                    let work = serve(stream, stop.clone());
                     connections.spawn(async move {
                         if let Err(error) = work.await {
                             tracing::debug!(%error, %peer, "a connection failed");
@@ -114,6 +126,7 @@ impl ApiServer {
             }
         }
         self.close();
+        stop.cancel();
         connections.close();
         let drained = async {
             connections.wait().await;
@@ -127,25 +140,29 @@ impl ApiServer {
 }
 
 /// Serves one connection, HTTP/1.1 or 2, upgrades included.
-async fn connection<S>(stream: S, router: Router, cancel: CancellationToken)
+async fn serve_connection<S>(stream: S, router: Router, cancel: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(HEADER_BYTES as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(1000)
+        .max_header_list_size(HEADER_BYTES)
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(20));
+    let this = Connection::default();
+    let stream = Guarded::new(stream, this.clone());
+    let router = router.layer(axum::Extension(this.clone()));
     let service = router.map_request(|request: http::Request<Incoming>| request.map(axum::body::Body::new));
     let connection =
         builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
-        () = cancel.cancelled() => {
+        () = cancelled_or_sent_away(&cancel, &this) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -153,5 +170,13 @@ where
     if let Err(error) = outcome {
         // Clients go away in the middle all the time.
         tracing::debug!(error, "a connection ended");
+    }
+}
+
+/// The server ends, or the client is to connect anew.
+async fn cancelled_or_sent_away(cancel: &CancellationToken, connection: &Connection) {
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = connection.sent_away() => {}
     }
 }

@@ -50,6 +50,13 @@ pub struct Config {
     pub priority_and_fairness: bool,
     /// A request that is no stream must be done by then.
     pub request_timeout: Duration,
+    /// Readiness fails for so long before the server stops to take connections.
+    pub shutdown_delay: Duration,
+    /// While it closes the server tells new requests to come again, instead of taking no connections.
+    pub shutdown_retry_after: bool,
+    /// The part of HTTP/2 requests whose client is told to connect anew, so that clients spread over
+    /// servers again.
+    pub goaway_chance: f64,
     /// The address told to clients in discovery.
     pub advertise: Option<SocketAddr>,
     /// Further conditions of readiness, by name.
@@ -76,6 +83,9 @@ impl Config {
             max_writes: 200,
             priority_and_fairness: true,
             request_timeout: Duration::from_secs(60),
+            shutdown_delay: Duration::ZERO,
+            shutdown_retry_after: false,
+            goaway_chance: 0.0,
             advertise: None,
             checks: Vec::new(),
             audit: None,
@@ -95,6 +105,11 @@ pub(crate) struct Inner {
     pub(crate) kubelets: Option<Kubelets>,
     pub(crate) room: Room,
     pub(crate) request_timeout: Duration,
+    pub(crate) shutdown_delay: Duration,
+    pub(crate) shutdown_retry_after: bool,
+    pub(crate) goaway_chance: f64,
+    /// Cancelled when the server is told to end: it is not ready any more.
+    pub(crate) draining: CancellationToken,
     pub(crate) metrics: Metrics,
     pub(crate) published: Published,
     pub(crate) address: String,
@@ -140,6 +155,10 @@ impl ApiServer {
                 kubelets: config.kubelets,
                 room,
                 request_timeout: config.request_timeout,
+                shutdown_delay: config.shutdown_delay,
+                shutdown_retry_after: config.shutdown_retry_after,
+                goaway_chance: config.goaway_chance,
+                draining: CancellationToken::new(),
                 metrics,
                 published: Published::default(),
                 address: config.advertise.map(|address| address.to_string()).unwrap_or_default(),

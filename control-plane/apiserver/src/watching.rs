@@ -18,6 +18,7 @@ use skep_registry::strategy::Kind;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::connection::Watching;
 use crate::negotiate::{Encoding, Form, Shape};
 use crate::respond::{Answer, encode, kind_of};
 use crate::shapes;
@@ -79,16 +80,49 @@ impl Framer {
             },
             (Shape::Object, Encoding::Protobuf) => {
                 let kind = self.kind.gvk();
-                match seen.object.protobuf(&kind) {
+                let encode = || match seen.object.protobuf(&kind) {
                     Some(message) => {
                         let sealed = codec::seal_protobuf(&kind, &message);
                         codec::watch_frame_protobuf(seen.kind.as_str(), &sealed).into()
                     }
                     None => Bytes::new(),
+                };
+                match &seen.event {
+                    Some(event) => event.frame(self.number(), encode),
+                    None => encode(),
                 }
             }
-            (Shape::Table | Shape::Metadata, _) => self.value(seen.kind.as_str(), &seen.object.value),
+            (Shape::Table | Shape::Metadata, _) => match &seen.event {
+                // The first frame of a table has the columns: it is this watcher's alone.
+                Some(event) if self.headed || self.form.shape == Shape::Metadata => {
+                    event.frame(self.number(), || self.value(seen.kind.as_str(), &seen.object.value))
+                }
+                _ => self.value(seen.kind.as_str(), &seen.object.value),
+            },
         }
+    }
+
+    /// The number of this form, under which events keep their frames.
+    fn number(&self) -> u16 {
+        let encoding = match self.form.encoding {
+            Encoding::Json | Encoding::Yaml => 0,
+            Encoding::Protobuf => 1,
+        };
+        let shape = match self.form.shape {
+            Shape::Object => 0,
+            Shape::Metadata => 1,
+            Shape::Table => 2,
+        };
+        let version = match self.form.version {
+            table::MetaVersion::V1 => 0,
+            table::MetaVersion::V1Beta1 => 1,
+        };
+        let include = match self.include {
+            IncludeObject::None => 0,
+            IncludeObject::Metadata => 1,
+            IncludeObject::Object => 2,
+        };
+        encoding | shape << 2 | version << 4 | include << 5
     }
 
     /// A frame around an object in the client's shape.
@@ -138,6 +172,8 @@ struct State {
     framer: Framer,
     deadline: Instant,
     cancel: CancellationToken,
+    /// Tells the connection that it carries a watch.
+    _watching: Option<Watching>,
 }
 
 /// The stream of a watch. It ends at its timeout, when the watcher was too slow, or with the server.
@@ -148,9 +184,10 @@ pub(crate) fn stream(
     timeout: Duration,
     cancel: CancellationToken,
     chunk: usize,
+    watching: Option<Watching>,
 ) -> Answer {
     let content_type = framer.content_type();
-    let state = State { watch, framer, deadline: Instant::now() + timeout, cancel };
+    let state = State { watch, framer, deadline: Instant::now() + timeout, cancel, _watching: watching };
     let frames = stream::unfold(state, move |mut state| async move {
         let item = tokio::select! {
             // What is cancelled is not needed any more: the stream ends.

@@ -7,6 +7,7 @@
 //! a repair loop removes keys no service owns.
 
 mod bitmap;
+mod follow;
 mod pool;
 mod repair;
 mod service;
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 use skep_storage::{Compare, Op, Target};
 
+pub(crate) use follow::follow;
 pub(crate) use repair::{load, repair};
 pub(crate) use service::{carry_over, held, plan};
 
@@ -45,6 +47,16 @@ impl Allocators {
             }
         }
         Self { addresses, ports: Ports::new(node_ports) }
+    }
+
+    /// Takes exactly these.
+    fn reset(&self, all: impl Iterator<Item = Allocation>) {
+        self.addresses.iter().for_each(Addresses::clear);
+        self.ports.clear();
+        for what in all {
+            // `false`: out of today's ranges; the service keeps it, nobody else gets it.
+            self.take(what);
+        }
     }
 
     fn take(&self, what: Allocation) -> bool {

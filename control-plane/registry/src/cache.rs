@@ -10,7 +10,9 @@
 mod feed;
 mod filter;
 mod list;
+mod mailbox;
 mod object;
+mod replay;
 mod token;
 mod watch;
 mod watchers;
@@ -18,7 +20,7 @@ mod window;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
@@ -27,12 +29,14 @@ use skep_api::resource::GroupVersionKind;
 use skep_storage::Revision;
 use tokio::sync::watch::Receiver;
 
-pub(crate) use feed::{Feed, FeedHandle, Progress};
+pub(crate) use feed::{Feed, FeedHandle, Progress, parse};
 pub use filter::Filter;
-pub(crate) use list::{At, Plan, page_of, plan};
+pub(crate) use list::{At, Plan, expired_page, page_of, plan};
 pub use list::{List, ListOptions, VersionMatch};
 pub use object::Object;
 pub(crate) use object::{object_key, set_resource_version};
+pub(crate) use replay::Replay;
+pub(crate) use token::Continue as Token;
 pub use watch::{Watch, WatchItem, WatchOptions};
 pub use watchers::Seen;
 pub(crate) use watchers::Watchers;
@@ -42,12 +46,15 @@ pub use window::{Event, EventType, json_frame};
 /// How many events a resource remembers.
 const WINDOW: usize = 16 * 1024;
 
+/// And how many bytes of objects; older ones are read from the store.
+const WINDOW_BYTES: usize = 64 << 20;
+
 /// How long a read waits for the cache to reach a revision it was told of.
 const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// Makes a cached object of a stored one: converts it where two kinds share a key, and says what field
 /// selectors can see of it.
-pub(crate) type Prepare = Box<dyn Fn(serde_json::Value) -> (serde_json::Value, Fields) + Send + Sync>;
+pub(crate) type Prepare = Arc<dyn Fn(serde_json::Value) -> (serde_json::Value, Fields) + Send + Sync>;
 
 /// What field selectors see of an object: names and values.
 pub type Fields = Vec<(Cow<'static, str>, String)>;
@@ -57,6 +64,8 @@ pub struct Cache {
     kind: GroupVersionKind,
     state: RwLock<State>,
     progress: Receiver<Progress>,
+    /// How its objects are made; set when the feed takes it up.
+    prepare: OnceLock<Prepare>,
 }
 
 struct State {
@@ -85,12 +94,22 @@ impl Cache {
     pub(crate) fn new(kind: GroupVersionKind, progress: Receiver<Progress>) -> Self {
         let state = State {
             objects: BTreeMap::new(),
-            window: Window::new(Revision::MAX, WINDOW),
+            window: Window::new(Revision::MAX, WINDOW, WINDOW_BYTES),
             watchers: Watchers::default(),
             last: 0,
             bytes: 0,
         };
-        Self { kind, state: RwLock::new(state), progress }
+        Self { kind, state: RwLock::new(state), progress, prepare: OnceLock::new() }
+    }
+
+    /// How objects are made of what is stored; the first word counts.
+    pub(crate) fn set_prepare(&self, prepare: &Prepare) {
+        self.prepare.get_or_init(|| prepare.clone());
+    }
+
+    /// How objects are made of what is stored; `None` before the feed has taken it up.
+    pub(crate) fn prepare(&self) -> Option<&Prepare> {
+        self.prepare.get()
     }
 
     /// The kind of the objects.
@@ -145,7 +164,7 @@ impl Cache {
             return Ok(list::page(&state.objects, options, after, now));
         };
         let expired = || match after {
-            Some(after) => list::expired_page(after),
+            Some(after) => expired_page(after),
             None => expired(revision, state.window.start()),
         };
         if revision < progress.forgotten {
@@ -212,6 +231,6 @@ pub(crate) fn too_large_resource_version(asked: Revision, current: Revision) -> 
 }
 
 /// 410 for a revision that fell out of the window.
-fn expired(asked: Revision, start: Revision) -> ApiError {
+pub(crate) fn expired(asked: Revision, start: Revision) -> ApiError {
     ApiError::gone_expired(format!("too old resource version: {asked} ({start})"))
 }

@@ -12,6 +12,6 @@ mod store;
 pub mod strategy;
 
 pub use store::{
-    ClusterReader, DeleteOptions, Deleted, Options, Patch, Preconditions, Propagation, Registry, Resource,
-    Target, WriteOptions, Written,
+    ClusterReader, DeleteOptions, Deleted, Membership, Options, Patch, Preconditions, Propagation, Registry,
+    Resource, Target, WriteOptions, Written,
 };

@@ -9,7 +9,9 @@ mod commit;
 mod create;
 mod delete;
 mod fields;
+mod members;
 mod meta;
+mod past;
 mod patch;
 mod pods;
 mod read;
@@ -41,6 +43,7 @@ use crate::kinds;
 use crate::strategy::Kind;
 
 pub(crate) use commit::storage_error;
+pub use members::Membership;
 pub(crate) use meta::now;
 use read::Freshness;
 pub use request::{DeleteOptions, Deleted, Patch, Preconditions, Propagation, Target, WriteOptions, Written};
@@ -102,7 +105,8 @@ impl Registry {
         let freshness = Freshness::new(storage.clone(), progress.clone());
         let reader = Arc::new(ClusterReader::new(table.clone(), freshness.clone()));
         let pools = Arc::new(Allocators::new(&options.service_ranges, options.node_ports));
-        alloc::load(&*storage, &pools).await.map_err(|error| storage_error(&error))?;
+        let loaded = alloc::load(&*storage, &pools).await.map_err(|error| storage_error(&error))?;
+        tasks.spawn(until(cancel.clone(), alloc::follow(storage.clone(), pools.clone(), loaded)));
         let forget = feed.forgetter();
         let handle = feed.handle();
         tasks.spawn(feed.run(cancel.clone()));

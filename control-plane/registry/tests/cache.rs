@@ -245,17 +245,21 @@ async fn a_watch_with_initial_events_marks_their_end() {
 
 #[tokio::test]
 async fn the_future_is_refused_and_the_forgotten_is_gone() {
+    use skep_storage::Storage;
     let world = World::new(usize::MAX).await;
     let collection = core("configmaps", "n", "");
     world.create(&collection, json!({"metadata": {"name": "a"}})).await;
     let another = world.another().await;
     let old = WatchOptions { resource_version: Some(1), ..WatchOptions::default() };
     world.create(&collection, json!({"metadata": {"name": "b"}})).await;
-    let Err(error) = another.watch(&collection, &old).await else {
-        // The revision the second registry began at may be 1 itself.
-        return;
-    };
+    assert!(another.watch(&collection, &old).await.is_ok(), "the store remembers");
+    let now = world.storage.current_revision().await.expect("a revision");
+    world.storage.compact(now).await.expect("compacted");
+    let error = another.watch(&collection, &old).await.map(drop).expect_err("forgotten");
     assert_eq!(error.reason, Reason::Expired);
+    let future = WatchOptions { resource_version: Some(now + 100), ..WatchOptions::default() };
+    let error = another.watch(&collection, &future).await.map(drop).expect_err("not yet");
+    assert_eq!(error.code, 504);
 }
 
 #[tokio::test]

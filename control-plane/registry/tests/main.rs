@@ -2,5 +2,9 @@
 
 mod allocation;
 mod cache;
+#[path = "../../storage/tests/etcd_process.rs"]
+mod etcd_process;
+mod faults;
+mod past;
 mod support;
 mod writes;

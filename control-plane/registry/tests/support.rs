@@ -48,6 +48,10 @@ impl Storage for Breaking {
         self.inner.request_progress().await
     }
 
+    fn exact_progress(&self) -> bool {
+        self.inner.exact_progress()
+    }
+
     async fn compact(&self, revision: Revision) -> Result<()> {
         self.inner.compact(revision).await
     }
@@ -102,7 +106,12 @@ impl Drop for World {
     }
 }
 
-async fn start(storage: Arc<Breaking>, tasks: &TaskTracker, cancel: CancellationToken) -> Arc<Registry> {
+/// A registry over a store.
+pub(crate) async fn start(
+    storage: Arc<dyn Storage>,
+    tasks: &TaskTracker,
+    cancel: CancellationToken,
+) -> Arc<Registry> {
     let options = Options {
         service_ranges: vec!["10.96.0.0/28".parse().expect("a range")],
         node_ports: 30000..=30007,

@@ -282,6 +282,10 @@ pub trait Storage: Send + Sync + 'static {
     /// Asks every watch to say [`WatchMessage::Progress`] soon, also when nothing changes.
     async fn request_progress(&self) -> Result<()>;
 
+    /// Whether progress is said only after the changes it is about. One that is not exact says it late
+    /// and with little confidence.
+    fn exact_progress(&self) -> bool;
+
     /// Forgets history below `revision`.
     async fn compact(&self, revision: Revision) -> Result<()>;
 

@@ -168,6 +168,10 @@ impl Storage for Embedded {
         self.ask(Command::Progress).await
     }
 
+    fn exact_progress(&self) -> bool {
+        true
+    }
+
     async fn compact(&self, revision: Revision) -> Result<()> {
         self.ask(|reply| Command::Compact(revision, reply)).await
     }

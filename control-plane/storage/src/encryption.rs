@@ -246,6 +246,10 @@ impl Storage for Encrypted {
         self.inner.request_progress().await
     }
 
+    fn exact_progress(&self) -> bool {
+        self.inner.exact_progress()
+    }
+
     async fn compact(&self, revision: Revision) -> Result<()> {
         self.inner.compact(revision).await
     }

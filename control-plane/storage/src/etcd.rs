@@ -245,6 +245,10 @@ impl Storage for Etcd {
         Ok(())
     }
 
+    fn exact_progress(&self) -> bool {
+        !self.hasty_progress
+    }
+
     async fn compact(&self, revision: Revision) -> Result<()> {
         written(compact(&self.kv, revision)).await
     }

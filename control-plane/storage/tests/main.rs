@@ -4,4 +4,5 @@ mod conformance;
 mod embedded;
 mod encryption;
 mod etcd;
+mod etcd_process;
 mod kill;

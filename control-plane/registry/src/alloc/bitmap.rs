@@ -36,6 +36,11 @@ impl Bitmap {
         }
     }
 
+    /// Gives everything back.
+    pub(crate) fn clear(&mut self) {
+        self.words.fill(0);
+    }
+
     /// Is it taken?
     pub(crate) fn has(&self, number: u32) -> bool {
         number < self.size && self.words[number as usize / 64] & (1 << (number % 64)) != 0

@@ -52,6 +52,13 @@ impl Addresses {
         }
     }
 
+    /// Gives everything back.
+    pub(crate) fn clear(&self) {
+        let mut set = lock(&self.set);
+        set.clear();
+        set.take(0);
+    }
+
     pub(crate) fn draw(&self) -> Option<IpAddr> {
         lock(&self.set).draw().map(|number| self.address(number))
     }
@@ -103,6 +110,11 @@ impl Ports {
         if let Some(number) = self.number(port) {
             lock(&self.set).release(number);
         }
+    }
+
+    /// Gives everything back.
+    pub(crate) fn clear(&self) {
+        lock(&self.set).clear();
     }
 
     pub(crate) fn draw(&self) -> Option<u16> {

@@ -12,12 +12,16 @@ use crate::cache::Object;
 /// How many pairs are read at once.
 const PAGE: usize = 1000;
 
-/// Allocation keys with the revisions that wrote them.
-async fn keys(storage: &dyn Storage) -> Result<HashMap<Allocation, Revision>> {
+/// Allocation keys with the revisions that wrote them, and the revision they were read at.
+async fn keys_at(storage: &dyn Storage) -> Result<(HashMap<Allocation, Revision>, Revision)> {
     let mut found = HashMap::new();
     let mut range = Range { limit: PAGE, keys_only: true, ..Range::prefix(PREFIX) };
     loop {
         let page = storage.range(range.clone()).await?;
+        if range.revision == 0 {
+            // The first page fixes the revision of all of them.
+            range.revision = page.revision.max(1);
+        }
         for kv in &page.kvs {
             match Allocation::from_key(&kv.key) {
                 Some(what) => _ = found.insert(what, kv.mod_revision),
@@ -26,18 +30,20 @@ async fn keys(storage: &dyn Storage) -> Result<HashMap<Allocation, Revision>> {
         }
         match page.kvs.last() {
             Some(last) if page.more => range.start = format!("{}\u{1}", last.key),
-            _ => return Ok(found),
+            _ => return Ok((found, range.revision)),
         }
     }
 }
 
-/// Fills the pools at start.
-pub(crate) async fn load(storage: &dyn Storage, pools: &Allocators) -> Result<()> {
-    for what in keys(storage).await?.into_keys() {
-        // `false`: out of today's ranges; the service keeps it, nobody else gets it.
-        pools.take(what);
-    }
-    Ok(())
+async fn keys(storage: &dyn Storage) -> Result<HashMap<Allocation, Revision>> {
+    Ok(keys_at(storage).await?.0)
+}
+
+/// Fills the pools with what the store has; returns the revision that was read.
+pub(crate) async fn load(storage: &dyn Storage, pools: &Allocators) -> Result<Revision> {
+    let (found, revision) = keys_at(storage).await?;
+    pools.reset(found.into_keys());
+    Ok(revision)
 }
 
 /// Removes keys nobody owns and adds those that are missing. `services` must be read *after* `floor`

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::object::Object;
 use super::window::{Event, EventType, Window};
-use super::{Cache, Prepare, WINDOW};
+use super::{Cache, Prepare, WINDOW, WINDOW_BYTES};
 
 /// Objects read in one go while listing.
 const PAGE: usize = 1000;
@@ -117,6 +117,7 @@ impl Feed {
     /// Adds a resource, whose keys begin with `prefix` (`/registry/apps/deployments/`).
     pub(crate) fn add(&mut self, prefix: impl Into<String>, cache: Arc<Cache>, prepare: Prepare) {
         self.know(&cache);
+        cache.set_prepare(&prepare);
         self.caches.entry(prefix.into()).or_default().push(Fed { cache, prepare });
     }
 
@@ -183,6 +184,7 @@ impl Feed {
             Command::Add { prefix, fed, done } => {
                 let revision = self.progress.borrow().revision;
                 self.know(&fed.cache);
+                fed.cache.set_prepare(&fed.prepare);
                 match self.read(prefix.clone(), revision, &fed.prepare).await {
                     Ok(objects) => {
                         fill(&fed, objects, revision);
@@ -319,7 +321,7 @@ fn fill(fed: &Fed, objects: BTreeMap<String, Arc<Object>>, revision: Revision) {
     let mut state = fed.cache.write();
     state.bytes = objects.values().map(|object| object.size).sum();
     state.objects = objects;
-    state.window = Window::new(revision, WINDOW);
+    state.window = Window::new(revision, WINDOW, WINDOW_BYTES);
     state.last = revision;
     state.watchers.clear();
 }
@@ -363,7 +365,7 @@ fn remove(objects: &mut BTreeMap<String, Arc<Object>>, storage_key: &str) -> Opt
 
 /// Parses a pair; what can't be read is logged and left out, so that one damaged object does not take
 /// a whole resource down.
-fn parse(kv: &KeyValue, prepare: &Prepare) -> Option<Object> {
+pub(crate) fn parse(kv: &KeyValue, prepare: &Prepare) -> Option<Object> {
     match serde_json::from_slice::<Value>(&kv.value) {
         Ok(value) => {
             let (value, fields) = prepare(value);

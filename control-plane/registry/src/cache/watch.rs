@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use skep_api::error::ApiError;
 use skep_storage::Revision;
-use tokio::sync::mpsc;
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::feed::Progress;
 use super::filter::Filter;
+use super::mailbox::Mailbox;
+use super::replay::{Replay, Step};
 use super::watchers::Seen;
 use super::{Cache, expired};
 
@@ -53,7 +54,11 @@ pub struct Watch {
     cache: Weak<Cache>,
     id: u64,
     backlog: VecDeque<WatchItem>,
-    receiver: mpsc::Receiver<Seen>,
+    mailbox: Arc<Mailbox>,
+    /// The past that is still to come out of the store.
+    replay: Option<Replay>,
+    /// What a replay gave out is not given out again.
+    replayed: Revision,
     progress: Receiver<Progress>,
     bookmarks: Option<Interval>,
     sent: Revision,
@@ -83,23 +88,47 @@ impl Cache {
         if options.initial_events == Some(true) && options.bookmarks {
             backlog.push_back(WatchItem::Bookmark { revision: now, initial_end: true });
         }
-        let (id, receiver) = state.watchers.add(options.filter.clone());
+        let (id, mailbox) = state.watchers.add(options.filter.clone());
         drop(state);
-        let bookmarks = options.bookmarks.then(|| {
-            let mut interval = interval_at(Instant::now() + BOOKMARKS, BOOKMARKS);
-            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            interval
-        });
         Ok(Watch {
             cache: Arc::downgrade(self),
             id,
             backlog,
-            receiver,
+            mailbox,
+            replay: None,
+            replayed: 0,
             progress: self.progress.clone(),
-            bookmarks,
+            bookmarks: interval(options.bookmarks),
             sent: begin,
         })
     }
+
+    /// Opens a watch whose past comes out of the store.
+    pub(crate) fn watch_after(self: &Arc<Self>, replay: Replay, options: &WatchOptions) -> Watch {
+        let mut state = self.write();
+        let now = state.now(*self.progress.borrow());
+        let (id, mailbox) = state.watchers.add(options.filter.clone());
+        drop(state);
+        Watch {
+            cache: Arc::downgrade(self),
+            id,
+            backlog: VecDeque::new(),
+            mailbox,
+            sent: replay.reached,
+            replay: Some(replay.until(now)),
+            replayed: 0,
+            progress: self.progress.clone(),
+            bookmarks: interval(options.bookmarks),
+        }
+    }
+}
+
+fn interval(bookmarks: bool) -> Option<Interval> {
+    bookmarks.then(|| {
+        let mut interval = interval_at(Instant::now() + BOOKMARKS, BOOKMARKS);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        interval
+    })
 }
 
 impl Watch {
@@ -108,13 +137,38 @@ impl Watch {
         if let Some(item) = self.backlog.pop_front() {
             return Some(self.note(item));
         }
-        let Some(bookmarks) = &mut self.bookmarks else {
-            return self.receiver.recv().await.map(|seen| self.note(WatchItem::Event(seen)));
-        };
-        tokio::select! {
-            biased;
-            seen = self.receiver.recv() => seen.map(|seen| self.note(WatchItem::Event(seen))),
-            _ = bookmarks.tick() => Some(self.bookmark()),
+        if let Some(replay) = &mut self.replay {
+            match replay.next().await {
+                Step::Seen(seen) => return Some(self.note(WatchItem::Event(seen))),
+                Step::Broken => return None,
+                Step::Done => {
+                    self.replayed = replay.reached;
+                    self.replay = None;
+                }
+            }
+        }
+        loop {
+            let seen = match &mut self.bookmarks {
+                None => self.mailbox.take().await?,
+                Some(bookmarks) => tokio::select! {
+                    biased;
+                    seen = self.mailbox.take() => seen?,
+                    _ = bookmarks.tick() => return Some(self.bookmark()),
+                },
+            };
+            if seen.revision() > self.replayed {
+                return Some(self.note(WatchItem::Event(seen)));
+            }
+        }
+    }
+
+    /// An event that is there, and was not replayed.
+    fn take(&mut self) -> Option<Seen> {
+        loop {
+            let seen = self.mailbox.try_take()?;
+            if seen.revision() > self.replayed {
+                return Some(seen);
+            }
         }
     }
 
@@ -122,7 +176,8 @@ impl Watch {
     pub fn try_next(&mut self) -> Option<WatchItem> {
         let item = match self.backlog.pop_front() {
             Some(item) => item,
-            None => WatchItem::Event(self.receiver.try_recv().ok()?),
+            None if self.replay.is_some() => return None,
+            None => WatchItem::Event(self.take()?),
         };
         Some(self.note(item))
     }
@@ -130,7 +185,7 @@ impl Watch {
     /// The progress is read before the queue is emptied: whatever it covers is in the queue already.
     fn bookmark(&mut self) -> WatchItem {
         let revision = self.progress.borrow().revision;
-        while let Ok(seen) = self.receiver.try_recv() {
+        while let Some(seen) = self.take() {
             self.backlog.push_back(WatchItem::Event(seen));
         }
         if self.backlog.is_empty() {

@@ -6,14 +6,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use skep_storage::Revision;
 
 use super::filter::Filter;
+use super::mailbox::{Mailbox, Slot};
 use super::object::Object;
 use super::window::{Event, EventType};
-
-/// How many events a watcher may lag behind before it is dropped.
-const QUEUE: usize = 4096;
 
 /// One event as a watcher sees it.
 #[derive(Clone, Debug)]
@@ -41,6 +39,11 @@ impl Seen {
         Some(Self { kind, object, event: None })
     }
 
+    /// The revision of the change.
+    pub fn revision(&self) -> Revision {
+        self.object.revision
+    }
+
     /// An object that is there at the beginning.
     pub(crate) fn initial(object: Arc<Object>) -> Self {
         Self { kind: EventType::Added, object, event: None }
@@ -50,7 +53,7 @@ impl Seen {
 #[derive(Debug)]
 struct Watcher {
     filter: Filter,
-    sender: mpsc::Sender<Seen>,
+    slot: Slot,
     filed: Option<(String, String)>,
 }
 
@@ -65,9 +68,9 @@ pub(crate) struct Watchers {
 }
 
 impl Watchers {
-    /// Adds a watcher. It is forgotten when its receiver is dropped.
-    pub(crate) fn add(&mut self, filter: Filter) -> (u64, mpsc::Receiver<Seen>) {
-        let (sender, receiver) = mpsc::channel(QUEUE);
+    /// Adds a watcher.
+    pub(crate) fn add(&mut self, filter: Filter) -> (u64, Arc<Mailbox>) {
+        let mailbox = Arc::new(Mailbox::default());
         let id = self.next;
         self.next += 1;
         let filed = filter.fields.requirements().iter().find_map(|requirement| {
@@ -82,8 +85,8 @@ impl Watchers {
             }
             None => self.unfiled.insert(id),
         };
-        self.all.insert(id, Watcher { filter, sender, filed });
-        (id, receiver)
+        self.all.insert(id, Watcher { filter, slot: Slot(mailbox.clone()), filed });
+        (id, mailbox)
     }
 
     /// Removes a watcher.
@@ -122,13 +125,13 @@ impl Watchers {
         self.unfiled.len()
     }
 
-    /// Hands the event to those that want it. A watcher whose queue is full is dropped: its stream
-    /// ends after what is queued, and the client begins again from what it saw last.
+    /// Hands the event to those that want it. A watcher whose mailbox is full is dropped: its stream
+    /// ends, and the client begins again from what it saw last.
     pub(crate) fn send(&mut self, event: &Arc<Event>) {
         let mut gone = Vec::new();
         let mut offer = |id: u64, watcher: &Watcher| {
             let seen = Seen::through(&watcher.filter, event);
-            if seen.is_some_and(|seen| watcher.sender.try_send(seen).is_err()) {
+            if seen.is_some_and(|seen| !watcher.slot.0.put(seen)) {
                 gone.push(id);
             }
         };

@@ -4,7 +4,7 @@
 //! Invariant: every event after `start` is in the ring, in revision order.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use skep_storage::Revision;
@@ -45,6 +45,8 @@ pub struct Event {
     /// The revision of the change.
     pub revision: Revision,
     json_frame: OnceLock<Bytes>,
+    /// Frames in other forms, by the number of the form.
+    frames: Mutex<Vec<(u16, Bytes)>>,
 }
 
 impl Event {
@@ -55,12 +57,29 @@ impl Event {
         previous: Option<Arc<Object>>,
         revision: Revision,
     ) -> Self {
-        Self { kind, object, previous, revision, json_frame: OnceLock::new() }
+        Self { kind, object, previous, revision, json_frame: OnceLock::new(), frames: Mutex::default() }
     }
 
     /// The JSON watch frame, encoded once for all watchers.
     pub fn json_frame(&self) -> Bytes {
         self.json_frame.get_or_init(|| json_frame(self.kind, &self.object.json())).clone()
+    }
+}
+
+impl Event {
+    /// The frame in another form, encoded once for all watchers of that form.
+    pub fn frame(&self, form: u16, encode: impl FnOnce() -> Bytes) -> Bytes {
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, frame)) = frames.iter().find(|(known, _)| *known == form) {
+            return frame.clone();
+        }
+        let frame = encode();
+        frames.push((form, frame.clone()));
+        frame
+    }
+
+    fn size(&self) -> usize {
+        self.object.size
     }
 }
 
@@ -81,12 +100,14 @@ pub(crate) struct Window {
     events: VecDeque<Arc<Event>>,
     start: Revision,
     capacity: usize,
+    most_bytes: usize,
+    bytes: usize,
 }
 
 impl Window {
     /// An empty ring that is complete after `start`.
-    pub(crate) fn new(start: Revision, capacity: usize) -> Self {
-        Self { events: VecDeque::new(), start, capacity }
+    pub(crate) fn new(start: Revision, capacity: usize, most_bytes: usize) -> Self {
+        Self { events: VecDeque::new(), start, capacity, most_bytes, bytes: 0 }
     }
 
     /// The oldest revision a watch can begin after.
@@ -96,10 +117,11 @@ impl Window {
 
     /// Appends an event; the oldest falls out when the ring is full.
     pub(crate) fn push(&mut self, event: Arc<Event>) {
+        self.bytes += event.size();
         self.events.push_back(event);
         // Events of one revision leave together, or the ring would claim to be complete from the
         // middle of a transaction.
-        while self.events.len() > self.capacity {
+        while self.events.len() > self.capacity || (self.bytes > self.most_bytes && self.events.len() > 1) {
             self.drop_oldest_revision();
         }
     }
@@ -115,7 +137,7 @@ impl Window {
     fn drop_oldest_revision(&mut self) {
         if let Some(oldest) = self.events.front().map(|event| event.revision) {
             while self.events.front().is_some_and(|event| event.revision == oldest) {
-                self.events.pop_front();
+                self.bytes -= self.events.pop_front().map_or(0, |event| event.size());
             }
             self.start = self.start.max(oldest);
         }

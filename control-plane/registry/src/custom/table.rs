@@ -190,7 +190,7 @@ async fn enter(
             };
             // One of an older definition of this name.
             feed.remove(prefix.clone()).await;
-            if !feed.add(prefix.clone(), cache.clone(), Box::new(prepare)).await {
+            if !feed.add(prefix.clone(), cache.clone(), Arc::new(prepare)).await {
                 return None;
             }
             cache

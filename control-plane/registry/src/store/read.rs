@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use skep_api::error::ApiError;
-use skep_storage::{Revision, Storage};
+use skep_storage::{Op, Revision, Storage, TxnRequest};
+use tokio::sync::Mutex;
 use tokio::sync::watch::Receiver;
 
 use super::{Registry, Resource, Target, storage_error};
@@ -21,11 +23,16 @@ const SOON: Duration = Duration::from_millis(5);
 pub(crate) struct Freshness {
     storage: Arc<dyn Storage>,
     progress: Receiver<Progress>,
+    /// The newest change made for its event's sake alone.
+    ticked: Arc<Mutex<Revision>>,
 }
+
+/// Changed to learn how far the feed is. It is no object's key.
+const TICK: &str = "/registry/~progress";
 
 impl Freshness {
     pub(crate) fn new(storage: Arc<dyn Storage>, progress: Receiver<Progress>) -> Self {
-        Self { storage, progress }
+        Self { storage, progress, ticked: Arc::default() }
     }
 
     /// Are the caches filled?
@@ -40,6 +47,22 @@ impl Freshness {
         Ok(revision)
     }
 
+    /// Makes the store say how far it is. One that can't say it truly is made to by a change of our own,
+    /// whose event comes after all before it.
+    async fn ask(&self, revision: Revision) -> Result<(), ApiError> {
+        if self.storage.exact_progress() {
+            return self.storage.request_progress().await.map_err(|error| storage_error(&error));
+        }
+        // One change serves all who wait.
+        let mut ticked = self.ticked.lock().await;
+        if *ticked < revision {
+            let put = Op::Put { key: TICK.to_owned(), value: Bytes::new(), lease: 0 };
+            let request = TxnRequest { success: vec![put], ..TxnRequest::default() };
+            *ticked = self.storage.txn(request).await.map_err(|error| storage_error(&error))?.revision;
+        }
+        Ok(())
+    }
+
     /// Waits until the caches have reached a revision.
     pub(crate) async fn reach(&self, revision: Revision) -> Result<(), ApiError> {
         let mut progress = self.progress.clone();
@@ -48,7 +71,7 @@ impl Freshness {
         if !reached {
             // Changes outside of what the caches follow are told by progress messages only. Asking for
             // one at once would make each read under load ask, though the change is on its way.
-            self.storage.request_progress().await.map_err(|error| storage_error(&error))?;
+            self.ask(revision).await?;
         }
         wait_for(&mut progress, revision).await
     }
@@ -86,15 +109,16 @@ impl Registry {
             let (At::Newest(revision) | At::Exactly(revision)) = plan.at;
             self.reach(revision).await?;
         }
-        let Some(lens) = resource.lens() else { return resource.cache().list(&plan, options) };
+        let Some(lens) = resource.lens() else { return self.cached_list(&resource, &plan, options).await };
         if lens.is_plain() && is_of_metadata(&options.filter) {
-            let list = resource.cache().list(&plan, options)?;
+            let list = self.cached_list(&resource, &plan, options).await?;
             return Ok(List { items: lens.see_all(&list.items).await?, ..list });
         }
         // What is asked for shows after conversion only.
         let filter = Filter { namespace: options.filter.namespace.clone(), ..Filter::default() };
         let everything = ListOptions { filter, limit: 0, continue_token: None, ..options.clone() };
-        let everything = resource.cache().list(&Plan { after: None, ..plan.clone() }, &everything)?;
+        let everything =
+            self.cached_list(&resource, &Plan { after: None, ..plan.clone() }, &everything).await?;
         let seen = lens.see_all(&everything.items).await?;
         Ok(page_of(seen, options, plan.after.as_deref(), everything.revision))
     }
@@ -114,12 +138,14 @@ impl Registry {
             Some(0) => {}
             Some(revision) => self.reach(revision).await?,
         }
-        let Some(lens) = resource.lens() else { return Ok(resource.cache().watch(options)?.into()) };
+        let Some(lens) = resource.lens() else {
+            return Ok(self.cached_watch(&resource, options).await?.into());
+        };
         if lens.is_plain() && is_of_metadata(&options.filter) {
-            return Ok(Stream::through(resource.cache().watch(options)?, lens.clone(), None));
+            return Ok(Stream::through(self.cached_watch(&resource, options).await?, lens.clone(), None));
         }
         let filter = Filter { namespace: options.filter.namespace.clone(), ..Filter::default() };
-        let watch = resource.cache().watch(&WatchOptions { filter, ..options.clone() })?;
+        let watch = self.cached_watch(&resource, &WatchOptions { filter, ..options.clone() }).await?;
         Ok(Stream::through(watch, lens.clone(), Some(options.filter.clone())))
     }
 }

@@ -14,7 +14,7 @@ use skep_machinery::codec::{self, FieldValidation};
 
 use super::PREFIX;
 use super::read::Freshness;
-use crate::cache::{Amount, Cache, Feed, Filter, Object};
+use crate::cache::{Amount, Cache, Feed, Filter, Object, Prepare};
 use crate::custom::{Lens, Table};
 use crate::kinds;
 use crate::strategy::{Kind, Storage};
@@ -114,6 +114,14 @@ impl Resource {
         Ok(bytes.into())
     }
 
+    /// What the keys of a collection begin with.
+    pub(crate) fn key_prefix(&self, namespace: Option<&str>) -> String {
+        match namespace {
+            Some(namespace) if self.kind.namespaced() => format!("{}{namespace}/", self.prefix),
+            _ => self.prefix.clone(),
+        }
+    }
+
     /// The storage key of an object.
     pub(crate) fn key(&self, namespace: &str, name: &str) -> String {
         let mut key = self.prefix.clone();
@@ -142,15 +150,15 @@ pub(super) fn built_in(feed: &mut Feed) -> Vec<Arc<Resource>> {
             Storage::Virtual => continue,
         };
         let cache = Arc::new(Cache::new(gvk.clone(), feed.progress()));
-        let prepare = move |value: Value| {
+        let prepare: Prepare = Arc::new(move |value: Value| {
             let value = match row.storage {
                 Storage::Alias { from, .. } => from(value),
                 Storage::Own | Storage::Virtual => value,
             };
             let fields = row.fields(&value);
             (value, fields)
-        };
-        feed.add(prefix.clone(), cache.clone(), Box::new(prepare));
+        });
+        feed.add(prefix.clone(), cache.clone(), prepare);
         resources.push(Arc::new(Resource { kind: Kind::BuiltIn(row), gvr, gvk, prefix, cache, lens: None }));
     }
     resources
