@@ -1,5 +1,6 @@
 //! The `skep` command: parses the command line and composes the parts.
 
+mod admission;
 mod agent;
 mod down;
 mod elected;

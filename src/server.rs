@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use ipnet::IpNet;
+use skep_admission::LateAccess;
 use skep_api::user::UserInfo;
 use skep_apiserver::bootstrap::{self, Bootstrap, Trust};
 use skep_apiserver::gates::Gates;
@@ -31,6 +32,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Admission;
 use crate::folders::Folders;
 use crate::isolate::Isolation;
 use crate::limits::Limits;
@@ -120,6 +122,8 @@ pub(crate) struct Plane {
     pub(crate) encryption: Encryption,
     #[command(flatten)]
     pub(crate) audit: Audit,
+    #[command(flatten)]
+    pub(crate) admission: Admission,
 }
 
 /// A running control plane.
@@ -192,10 +196,12 @@ async fn prepare(
     let storage = plane.encryption.wrap(storage, tasks, cancel).await?;
     let rbac = Arc::new(Rbac::new());
     let gates = Gates::new(Arc::clone(&rbac));
-    let options = registry_options(plane, gates.clone());
+    let access = LateAccess::default();
+    let options = registry_options(plane, gates.clone(), access.clone())?;
     let registry = Registry::start(storage, options, tasks, cancel.child_token()).await?;
     let rights = Rights { rbac, gates, signer: plane.accounts.signer(pki)? };
     let api = build(plane, pki, &registry, address, &rights, tasks)?;
+    access.set(api.access());
     let cluster = Bootstrap {
         address: address.ip(),
         port: address.port(),
@@ -333,17 +339,12 @@ async fn renew(
     }
 }
 
-fn registry_options(plane: &Plane, gates: Gates) -> skep_registry::Options {
-    skep_registry::Options {
+fn registry_options(plane: &Plane, gates: Gates, access: LateAccess) -> Result<skep_registry::Options> {
+    Ok(skep_registry::Options {
         service_ranges: plane.service_cidr.clone(),
-        admission: Box::new(move |reader| {
-            let reader: Arc<dyn skep_admission::Reader> = reader;
-            let mut chain = skep_admission::plugins::standard(&reader);
-            chain.extend(gates.plugins(&reader));
-            chain
-        }),
+        admission: plane.admission.chain(gates, access)?,
         ..skep_registry::Options::default()
-    }
+    })
 }
 
 async fn storage(folders: &Folders, plane: &Plane) -> Result<Arc<dyn Storage>> {

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use prometheus_client::registry::Registry;
 use serde_json::Value;
 use skep_api::error::ApiError;
 use skep_api::object::ObjectExt;
 use skep_api::resource::{GroupVersionKind, GroupVersionResource};
 use skep_api::user::UserInfo;
+use tokio::time::Instant;
 
 use crate::matching::Match;
+use crate::metrics::Metrics;
 use crate::{Notes, Reinvocation};
 
 /// What is being done.
@@ -106,6 +109,12 @@ pub trait Reader: Send + Sync + 'static {
         Ok(object)
     }
 
+    /// The resource whose objects are of a kind.
+    fn resource_of(&self, gvk: &GroupVersionKind) -> Option<GroupVersionResource> {
+        let _ = gvk;
+        None
+    }
+
     /// The other groups and versions under which the same objects are served.
     fn equivalents(&self, gvr: &GroupVersionResource, subresource: &str) -> Vec<Match> {
         let _ = (gvr, subresource);
@@ -155,31 +164,42 @@ pub trait Plugin: Send + Sync + 'static {
         let _ = attributes;
         Ok(())
     }
+
+    /// Adds what it counts to a collection of metrics.
+    fn metrics(&self, collection: &mut Registry) {
+        let _ = collection;
+    }
 }
 
 /// Plug-ins in order.
 #[derive(Default)]
-pub struct Chain(Vec<Box<dyn Plugin>>);
+pub struct Chain {
+    plugins: Vec<Box<dyn Plugin>>,
+    metrics: Metrics,
+}
 
 impl Chain {
     /// A chain of these, in this order.
     pub fn new(plugins: Vec<Box<dyn Plugin>>) -> Self {
-        Self(plugins)
-    }
-
-    /// Adds plug-ins to its end.
-    pub fn extend(&mut self, plugins: Vec<Box<dyn Plugin>>) {
-        self.0.extend(plugins);
+        Self { plugins, metrics: Metrics::default() }
     }
 
     /// The names of its plug-ins.
     pub fn names(&self) -> Vec<&'static str> {
-        self.0.iter().map(|plugin| plugin.name()).collect()
+        self.plugins.iter().map(|plugin| plugin.name()).collect()
     }
 
     /// Would any plug-in look at such a request: lets the caller skip building attributes.
     pub fn handles(&self, operation: Operation, gvr: &GroupVersionResource, subresource: &str) -> bool {
-        self.0.iter().any(|plugin| plugin.handles(operation, gvr, subresource))
+        self.plugins.iter().any(|plugin| plugin.handles(operation, gvr, subresource))
+    }
+
+    /// Adds what the chain and its plug-ins count to a collection of metrics.
+    pub fn metrics(&self, collection: &mut Registry) {
+        self.metrics.register(collection);
+        for plugin in &self.plugins {
+            plugin.metrics(collection);
+        }
     }
 
     /// Lets every plug-in change the object, in a second round when a later one changed what an earlier
@@ -193,21 +213,32 @@ impl Chain {
     }
 
     async fn admit_once(&self, attributes: &mut Attributes) -> Result<(), ApiError> {
-        for plugin in &self.0 {
-            if plugin.handles(attributes.operation, &attributes.gvr, &attributes.subresource) {
-                plugin.admit(attributes).await?;
-            }
+        for plugin in self.concerned(attributes) {
+            let start = Instant::now();
+            let outcome = plugin.admit(attributes).await;
+            self.metrics.ran(plugin.name(), "admit", attributes.operation, outcome.is_err(), start.elapsed());
+            outcome?;
         }
         Ok(())
     }
 
     /// Lets every plug-in refuse the object.
     pub async fn validate(&self, attributes: &Attributes) -> Result<(), ApiError> {
-        for plugin in &self.0 {
-            if plugin.handles(attributes.operation, &attributes.gvr, &attributes.subresource) {
-                plugin.validate(attributes).await?;
-            }
+        for plugin in self.concerned(attributes) {
+            let start = Instant::now();
+            let outcome = plugin.validate(attributes).await;
+            let refused = outcome.is_err();
+            self.metrics.ran(plugin.name(), "validate", attributes.operation, refused, start.elapsed());
+            outcome?;
         }
         Ok(())
+    }
+
+    /// The plug-ins that care about a request.
+    fn concerned(&self, attributes: &Attributes) -> impl Iterator<Item = &dyn Plugin> + use<'_> {
+        let (operation, gvr) = (attributes.operation, attributes.gvr.clone());
+        let subresource = attributes.subresource.clone();
+        let all = self.plugins.iter().map(|plugin| &**plugin);
+        all.filter(move |plugin| plugin.handles(operation, &gvr, &subresource))
     }
 }

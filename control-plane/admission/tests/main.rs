@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use skep_admission::plugins::standard;
-use skep_admission::{Attributes, Operation, Reader};
+use skep_admission::plugins::{Environment, Selection, chain};
+use skep_admission::webhook::Metrics;
+use skep_admission::{Attributes, LateAccess, Operation, Reader};
 use skep_api::error::ApiError;
 use skep_api::object::ObjectExt;
 use skep_api::resource::{GroupVersionKind, GroupVersionResource};
@@ -53,8 +54,14 @@ impl Cluster {
 
     /// Runs the standard chain over a request; gives the object as it would be stored.
     pub(crate) async fn run(self, mut attributes: Attributes) -> Result<Value, ApiError> {
-        let reader: Arc<dyn Reader> = Arc::new(self);
-        let chain = standard(&reader);
+        let environment = Environment {
+            reader: Arc::new(self),
+            client: skep_webhook::Client::new(Arc::new(skep_webhook::NoServices)),
+            access: Arc::new(LateAccess::default()),
+            metrics: Metrics::default(),
+            pod_security: skep_admission::plugins::pod_security::Config::default(),
+        };
+        let chain = chain(&environment, &Selection::default(), Vec::new());
         chain.admit(&mut attributes).await?;
         chain.validate(&attributes).await?;
         Ok(attributes.object.unwrap_or_default())

@@ -4,13 +4,16 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use skep_admission::{Access, Answer, Question};
 use skep_api::error::ApiError;
 use skep_api::object::ObjectExt;
 use skep_api::resource::GroupVersionResource;
 use skep_api::selector::FieldSelector;
+use skep_api::user::UserInfo;
 use skep_auth::authentication::bootstrap::Secrets;
 use skep_auth::authorization::node::NodePods;
 use skep_auth::authorization::rbac::{Objects, Rbac, Snapshot};
+use skep_auth::authorization::{Attributes, Authorizer};
 use skep_auth::tokens::{BoundObject, Lookup, Seen};
 use skep_registry::cache::{Filter, WatchOptions};
 use skep_registry::{Registry, Target};
@@ -72,6 +75,28 @@ impl NodePods for ClusterLookup {
         let pods = self.0.list_all(&Target::new(core("pods"), "", ""), &filter).await;
         let pods = pods.map_err(|error| error.message)?;
         Ok(pods.iter().map(|pod| pod.value.clone()).collect())
+    }
+}
+
+/// The authorizers as admission plug-ins see them.
+pub struct AuthorizerAccess(pub Arc<dyn Authorizer>);
+
+#[async_trait]
+impl Access for AuthorizerAccess {
+    async fn may(&self, user: &UserInfo, question: Question<'_>) -> Answer {
+        let attributes = if question.resource.is_empty() {
+            Attributes::for_path(user, question.verb, question.path)
+        } else {
+            Attributes {
+                version: question.version,
+                subresource: question.subresource,
+                namespace: question.namespace,
+                name: question.name,
+                ..Attributes::for_resource(user, question.verb, question.group, question.resource)
+            }
+        };
+        let decision = self.0.authorize(&attributes).await;
+        Answer { allowed: decision.allowed(), reason: decision.reason().to_owned() }
     }
 }
 

@@ -51,8 +51,9 @@ fn histogram() -> Histogram {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(registry: &Registry) -> Self {
         let mut collection = Collection::default();
+        registry.admission().metrics(&mut collection);
         let requests = Family::<RequestLabels, Counter>::default();
         let duration: Family<VerbLabels, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(histogram);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use http::HeaderValue;
+use skep_admission::Access;
 use skep_api::error::ApiError;
 use skep_auth::authentication::Chain;
 use skep_auth::authorization::Authorizer;
@@ -20,6 +21,7 @@ use crate::aggregation::Aggregator;
 use crate::audit::Auditor;
 use crate::flow::{self, Room};
 use crate::health::Check;
+use crate::identity::AuthorizerAccess;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::pipeline;
@@ -131,7 +133,7 @@ pub struct ApiServer {
 impl ApiServer {
     /// Builds a server.
     pub fn build(config: Config) -> Self {
-        let mut metrics = Metrics::new();
+        let mut metrics = Metrics::new(&config.registry);
         let room = if config.priority_and_fairness {
             let seats = config.max_reads.saturating_add(config.max_writes);
             let gate = Gate::new(u32::try_from(seats).unwrap_or(u32::MAX));
@@ -176,6 +178,11 @@ impl ApiServer {
     /// [`skep_api::user::UserInfo`] as an extension is that user's.
     pub fn router(&self) -> Router {
         Router::new().fallback(dispatch).with_state(self.inner.clone())
+    }
+
+    /// What its authorizers say, for admission plug-ins.
+    pub fn access(&self) -> Arc<dyn Access> {
+        Arc::new(AuthorizerAccess(self.inner.authorization.clone()))
     }
 
     /// Keeps API aggregation going until cancelled: registers what is served here, and looks after the

@@ -14,3 +14,4 @@ mod streams;
 mod subresources;
 mod support;
 mod verbs;
+mod webhooks;

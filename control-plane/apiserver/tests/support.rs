@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
+use skep_admission::LateAccess;
+use skep_admission::plugins::{Environment, Selection, chain};
+use skep_admission::webhook::Metrics;
 use skep_api::user::UserInfo;
 use skep_apiserver::bootstrap::{Bootstrap, Trust};
 use skep_apiserver::{ApiServer, Config};
 use skep_auth::authentication::Chain;
 use skep_auth::authorization::{AlwaysAllow, Union};
-use skep_registry::{Options, Registry};
+use skep_registry::{ClusterReader, Options, Registry};
 use skep_storage::embedded::{self, Embedded};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,13 +38,47 @@ impl Server {
 
     /// Starts one that is configured otherwise.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::with_admission(change, Box::new(|_| skep_admission::Chain::default())).await
+    }
+
+    /// Starts one with the admission plug-ins that run by default.
+    pub(crate) async fn start_admitting() -> Self {
+        Self::start_selecting(Selection::default()).await
+    }
+
+    /// The same with a selection of plug-ins.
+    pub(crate) async fn start_selecting(selection: Selection) -> Self {
+        let access = LateAccess::default();
+        let late = access.clone();
+        let server = Self::with_admission(
+            |_| {},
+            Box::new(move |cluster| {
+                let environment = Environment {
+                    reader: cluster.clone(),
+                    client: skep_webhook::Client::new(cluster),
+                    access: Arc::new(late),
+                    metrics: Metrics::default(),
+                    pod_security: skep_admission::plugins::pod_security::Config::default(),
+                };
+                chain(&environment, &selection, Vec::new())
+            }),
+        )
+        .await;
+        access.set(server.api.access());
+        server
+    }
+
+    async fn with_admission(
+        change: impl FnOnce(&mut Config),
+        admission: Box<dyn FnOnce(Arc<ClusterReader>) -> skep_admission::Chain + Send>,
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let storage = Embedded::open(dir.path().join("store.redb"), embedded::Options::default())
             .await
             .expect("a store");
         let cancel = CancellationToken::new();
-        let options =
-            Options { service_ranges: vec!["10.96.0.0/16".parse().expect("a range")], ..Options::default() };
+        let service_ranges = vec!["10.96.0.0/16".parse().expect("a range")];
+        let options = Options { service_ranges, admission, ..Options::default() };
         let registry =
             Registry::start(storage, options, &TaskTracker::new(), cancel.clone()).await.expect("a registry");
         let authorization = Arc::new(Union::new(vec![Box::new(AlwaysAllow)]));
@@ -63,11 +100,21 @@ impl Server {
         }
     }
 
+    /// Waits until the caches show what was written.
+    pub(crate) async fn settled(&self) {
+        let (status, _) = self.send("GET", "/api/v1/namespaces?limit=1", None).await;
+        assert_eq!(status, 200);
+    }
+
+    /// Sends a request.
+    pub(crate) async fn raw(&self, mut request: Request<Body>) -> Response<Body> {
+        request.extensions_mut().insert(self.user.clone());
+        self.router.clone().oneshot(request).await.expect("infallible")
+    }
+
     /// Sends a request; the answer's status and text.
     pub(crate) async fn text(&self, request: Request<Body>) -> (StatusCode, String) {
-        let mut request = request;
-        request.extensions_mut().insert(self.user.clone());
-        let response = self.router.clone().oneshot(request).await.expect("infallible");
+        let response = self.raw(request).await;
         let status = response.status();
         let bytes = response.into_body().collect().await.expect("a body").to_bytes();
         (status, String::from_utf8_lossy(&bytes).into_owned())

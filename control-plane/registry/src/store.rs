@@ -202,6 +202,11 @@ impl Registry {
         &self.reader
     }
 
+    /// The admission chain.
+    pub fn admission(&self) -> &Chain {
+        &self.admission
+    }
+
     /// Does the store answer?
     pub async fn ping(&self) -> Result<(), ApiError> {
         self.storage.current_revision().await.map(|_| ()).map_err(|error| storage_error(&error))

@@ -28,12 +28,13 @@ impl Registry {
             return Err(ApiError::bad_request("a binding must name a Node as its target"));
         }
         let resource = self.resource(&target.resource)?;
-        self.admit_below(target, binding.clone(), options).await?;
+        let binding = &self.admit_below(target, binding.clone(), options).await?;
         let pod = target.clone().below("");
         let conflict = |text: String| ApiError::conflict(resource.gvr(), &target.name, &text);
         let uid = meta::text(binding, "uid").to_owned();
         let revision = meta::sent_revision(binding)?;
-        let annotations = binding.pointer("/metadata/annotations").and_then(Value::as_object).cloned();
+        let annotations = binding.annotations().cloned();
+        let labels = binding.labels().cloned();
         self.change(&pod, options, Part::Own, &mut |old| {
             let mut object = Value::clone(&old.value);
             if !uid.is_empty() && uid != meta::text(&object, "uid") {
@@ -59,6 +60,12 @@ impl Registry {
             object["spec"]["nodeName"] = json!(node);
             for (name, value) in annotations.iter().flatten() {
                 object["metadata"]["annotations"][name] = value.clone();
+            }
+            // The node's topology; what the pod says itself stays.
+            for (name, value) in labels.iter().flatten() {
+                if object.label(name).is_none() {
+                    object["metadata"]["labels"][name] = value.clone();
+                }
             }
             set_condition(&mut object, "PodScheduled", "True");
             Ok(Proposal { object, revision, applied: false, warnings: Vec::new() })

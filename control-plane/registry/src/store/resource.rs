@@ -217,6 +217,11 @@ impl Reader for ClusterReader {
         Ok(objects.iter().map(|object| object.value.clone()).collect())
     }
 
+    fn resource_of(&self, gvk: &GroupVersionKind) -> Option<GroupVersionResource> {
+        let table = self.table.load();
+        table.all().iter().find(|resource| resource.gvk() == gvk).map(|resource| resource.gvr().clone())
+    }
+
     async fn settle(
         &self,
         gvr: &GroupVersionResource,
