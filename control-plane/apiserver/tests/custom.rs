@@ -1,5 +1,10 @@
 //! Custom resources through the router: definitions, objects, versions, publishing.
 
+mod conversion;
+mod objects;
+mod real;
+mod versions;
+
 use std::time::Duration;
 
 use http::StatusCode;

@@ -7,6 +7,7 @@
 //! Tasks: [`table`](crate::custom::follow) keeps the table of resources in step with the definitions,
 //! [`conditions`](crate::custom::tend) accepts names, establishes, and clears up after a deletion.
 
+mod cel;
 mod convert;
 mod defaults;
 mod definition;
@@ -19,6 +20,8 @@ mod meta;
 mod names;
 mod pattern;
 mod printer;
+#[cfg(test)]
+mod properties;
 mod prune;
 pub(crate) mod rules;
 mod scale;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::Value;
 use skep_api::object::ObjectExt;
 
+use super::cel::Place;
 use super::convert::Conversion;
 use super::json_path::JsonPath;
 use super::printer::{self, PrinterColumn};
@@ -69,6 +70,8 @@ pub struct Version {
     /// The schema as it was written.
     pub schema: Value,
     pub(crate) parsed: Schema,
+    /// The validation rules of the schema.
+    pub(crate) rules: Option<Place>,
     pub(crate) scale: Option<Scale>,
     pub(crate) columns: Vec<PrinterColumn>,
     /// Name and path of the fields that selectors may name.
@@ -90,6 +93,7 @@ impl Version {
             deprecation: deprecated.then(|| version.text(&["deprecationWarning"]).to_owned()),
             status: version.at(&["subresources", "status"]).is_some(),
             parsed: Schema::parse(&schema),
+            rules: Place::compile(&schema),
             schema,
             scale: version.at(&["subresources", "scale"]).map(Scale::parse),
             columns: printer::parse(version.items(&["additionalPrinterColumns"])),

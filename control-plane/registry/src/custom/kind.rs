@@ -18,7 +18,7 @@ use skep_machinery::table::Column;
 
 use super::definition::{Definition, Version};
 use super::meta::Malformed;
-use super::{defaults, lists, meta, printer, prune, validate};
+use super::{cel, defaults, lists, meta, printer, prune, validate};
 use crate::strategy::{Below, check, meta as metadata};
 
 /// What may be done to custom objects.
@@ -227,7 +227,18 @@ impl CustomKind {
         }
         errors.extend(meta::validate(object, schema));
         errors.extend(lists::validate(object, schema));
+        self.run_rules(object, None, &mut errors);
         errors
+    }
+
+    /// The validation rules, unless the object is so wrong that they would stumble.
+    fn run_rules(&self, new: &Value, old: Option<&Value>, errors: &mut ErrorList) {
+        let Some(rules) = &self.version().rules else { return };
+        if cel::has_blocking(errors) {
+            errors.push(cel::unchecked());
+        } else {
+            errors.extend(rules.check(new, old));
+        }
     }
 
     /// Every error of a changed object. What was wrong before and has not changed is not one.
@@ -241,6 +252,7 @@ impl CustomKind {
         }
         errors.extend(meta::validate(new, schema));
         self.ratchet_lists(new, old, &mut errors);
+        self.run_rules(new, Some(old), &mut errors);
         errors
     }
 
@@ -256,6 +268,7 @@ impl CustomKind {
             scale.validate_status(new, &mut errors);
         }
         self.ratchet_lists(new, old, &mut errors);
+        self.run_rules(new, Some(old), &mut errors);
         errors
     }
 

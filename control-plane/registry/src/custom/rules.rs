@@ -5,6 +5,7 @@
 mod conversion;
 mod names;
 mod openapi;
+mod validations;
 mod versions;
 
 use serde_json::Value;

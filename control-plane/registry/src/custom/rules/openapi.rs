@@ -4,6 +4,7 @@ use serde_json::Value;
 use skep_api::field::{Error, ErrorList, Path};
 use skep_api::object::ObjectExt;
 
+use super::validations;
 use crate::custom::meta::{self, Malformed};
 use crate::custom::schema::Schema;
 use crate::custom::{prune, structural, validate};
@@ -42,6 +43,8 @@ const AT_ROOT: [(&str, &str); 22] = [
 
 /// What was wrong with the definition before, and is waived for that.
 pub(super) struct Before {
+    /// The schema of the version is what it was.
+    unchanged: bool,
     structural: bool,
     pruned_defaults: bool,
     atomic_sets: bool,
@@ -50,7 +53,10 @@ pub(super) struct Before {
 
 impl Before {
     /// Looks at the old definition.
-    pub(super) fn new(old: &Value, _version: &str) -> Self {
+    pub(super) fn new(old: &Value, version: &str, schema: &Value) -> Self {
+        let mut versions = old.items(&["spec", "versions"]).iter();
+        let same = versions.find(|before| before.text(&["name"]) == version);
+        let same = same.and_then(|before| before.at(&["schema", "openAPIV3Schema"]));
         let schemas = || {
             let versions = old.items(&["spec", "versions"]).iter();
             versions.filter_map(|version| version.at(&["schema", "openAPIV3Schema"]))
@@ -64,6 +70,7 @@ impl Before {
             })
         };
         Self {
+            unchanged: same == Some(schema),
             structural: schemas().all(|schema| structural::validate(schema, &root).is_empty()),
             pruned_defaults: schemas().all(|schema| {
                 let mut errors = ErrorList::new();
@@ -119,6 +126,9 @@ pub(super) fn validate(schema: &Value, path: &Path, status: bool, before: Option
     }
     let walk = Walk { before, meta: false, root: true, no_defaults: None };
     node(schema, path, &walk, 0, &mut errors);
+    if errors.is_empty() {
+        errors.extend(validations::validate(schema, path, before.is_some_and(|before| before.unchanged)));
+    }
     errors
 }
 

@@ -64,7 +64,7 @@ pub(super) fn validate(object: &Value, old: Option<&Value>) -> ErrorList {
             let status = version.at(&["subresources", "status"]).is_some()
                 || is_common(versions, "schema") && any_status;
             let name = version.text(&["name"]);
-            let before = old.map(|old| openapi::Before::new(old, name));
+            let before = old.map(|old| openapi::Before::new(old, name, schema));
             errors.extend(openapi::validate(schema, &path.child("openAPIV3Schema"), status, before.as_ref()));
         }
         if let Some(path) = place("subresources", "subresources") {
@@ -205,8 +205,11 @@ fn selectable(version: &Value, path: &Path, old: Option<&Value>, errors: &mut Er
 
 /// The schema a simple path leads to.
 fn declared<'s>(schema: &'s Value, text: &str) -> Result<&'s Value, String> {
-    if JsonPath::parse(text).is_none() || text.contains('[') {
-        return Err("must be a simple json path".to_owned());
+    if text.contains('[') {
+        return Err("array notation is not allowed".to_owned());
+    }
+    if JsonPath::parse(text).is_none() {
+        return Err(format!("expected [ or . but got: {text}"));
     }
     static NONE: Value = Value::Null;
     let mut here = schema;
@@ -215,7 +218,7 @@ fn declared<'s>(schema: &'s Value, text: &str) -> Result<&'s Value, String> {
             (Some(inner), _) => inner,
             (None, Some(inner)) if inner.is_object() => inner,
             _ if name == "metadata" && std::ptr::eq(here, schema) => return Ok(&NONE),
-            _ => return Err(format!("does not refer to a valid field: {name}")),
+            _ => return Err("does not refer to a valid field".to_owned()),
         };
     }
     Ok(here)
