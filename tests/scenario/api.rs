@@ -24,7 +24,6 @@ struct Objects {
     now: BTreeMap<(String, String), Value>,
     /// Every change: revision, resource, kind, object.
     log: Vec<(u64, String, &'static str, Value)>,
-    events: Vec<String>,
 }
 
 /// The server.
@@ -76,11 +75,6 @@ impl Api {
     pub(crate) fn names(&self, resource: &str) -> Vec<String> {
         let objects = self.objects();
         objects.now.keys().filter(|(kind, _)| kind == resource).map(|(_, name)| name.clone()).collect()
-    }
-
-    /// The reasons of events so far.
-    pub(crate) fn events(&self) -> Vec<String> {
-        self.objects().events.clone()
     }
 
     fn list(&self, resource: &str, query: &BTreeMap<String, String>) -> Value {
@@ -156,9 +150,6 @@ async fn answer(
         .to_owned();
     if resource == "events" {
         let event: Value = serde_json::from_slice(&body).unwrap_or_default();
-        if let Some(reason) = event["reason"].as_str() {
-            api.objects().events.push(reason.to_owned());
-        }
         return (StatusCode::CREATED, Json(event)).into_response();
     }
     if method != Method::GET {

@@ -24,9 +24,17 @@ impl Spot<'_> {
     }
 
     /// The answers to `count` fresh connections.
-    pub(crate) fn dial(&self, protocol: &str, target: &str, count: usize) -> Result<Vec<String>> {
+    pub(crate) fn dial(
+        &self,
+        protocol: &str,
+        target: &str,
+        count: usize,
+        gap: u64,
+        patience: u64,
+    ) -> Result<Vec<String>> {
         let mut command = self.command();
-        command.args(["dial", protocol, target, "--count", &count.to_string()]);
+        command.args(["dial", protocol, target, "--count", &count.to_string(), "--gap", &gap.to_string()]);
+        command.args(["--milliseconds", &patience.to_string()]);
         let done = output(&mut command)?;
         ensure!(done.status.success(), "netprobe: {}", String::from_utf8_lossy(&done.stderr).trim());
         Ok(String::from_utf8_lossy(&done.stdout).lines().map(str::to_owned).collect())

@@ -31,6 +31,9 @@ pub(crate) struct Step {
     pub(crate) node: Option<Value>,
     /// Ends the proxy and starts it again, in this mode if one is given.
     pub(crate) restart: Option<Restart>,
+    /// Removes all rules behind the proxy's back.
+    #[serde(default)]
+    pub(crate) flush: bool,
     /// Flows to open, by name.
     #[serde(default)]
     pub(crate) open: BTreeMap<String, Dial>,
@@ -111,13 +114,18 @@ pub(crate) enum Check {
         #[serde(default)]
         sticky: bool,
         count: Option<usize>,
+        /// Milliseconds between connections.
+        #[serde(default)]
+        gap: u64,
+        /// Milliseconds that it may take to come true.
+        patience: Option<u64>,
     },
     /// An open flow.
     Flow { flow: String, answers: Vec<String> },
     /// A GET to a port of the node.
     Get { get: String, status: u16, body: Option<String> },
-    /// An Event with this reason.
-    Event { event: String },
+    /// The kernel holds nothing of these modes.
+    Left { left: Vec<String> },
 }
 
 /// What names stand for.

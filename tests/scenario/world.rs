@@ -17,10 +17,10 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ipnet::IpNet;
 use serde_json::{Value, json};
-use skep_ebpf_loader::{DataPlane, LoadOptions};
+use skep_ebpf_loader::{DataPlane, LoadOptions, inspect::Inspector, tables::Tables};
 use skep_network::{NetworkConfig, Peer, PodAttachment, PodDataPath, PodNetwork, PodRequest};
 use skep_service_proxy::{ProxyConfig, ProxyMode, purge_rules, serve::ServeOptions};
-use skep_tests::{NetBox, Segment, cgroup::CgroupTree};
+use skep_tests::{NetBox, Segment, cgroup::CgroupTree, succeed};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +41,9 @@ const SERVICE_RANGES: [&str; 2] = ["10.96.0.0/16", "fd00:96::/112"];
 const PORTS: [u16; 2] = [8080, 8081];
 /// What the node's own server serves at.
 const HOST_PORT: u16 = 9090;
+
+/// What the client serves at.
+const CLIENT_PORT: u16 = 7070;
 
 /// Everything that a back end's scenarios run in.
 pub(crate) struct World {
@@ -99,6 +102,13 @@ impl World {
                 netbox.ip(&format!("-6 route add {range} via {}", NODE[1]))?;
             }
         }
+        // Scenarios ask more often than the kernel likes to answer that there is nobody.
+        node.run(|| {
+            ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"]
+                .iter()
+                .try_for_each(|name| std::fs::write(format!("/proc/sys/net/{name}"), "0"))
+        })?
+        .context("lift the limit of ICMP errors")?;
         for (_, v4, v6) in FAR_PODS {
             far.ip(&format!("address add {v4}/32 dev lo"))?;
             far.ip(&format!("-6 address add {v6}/128 dev lo nodad"))?;
@@ -141,6 +151,7 @@ impl World {
             servers.push(Running::serve(self.spot("far")?, name, &ports)?);
         }
         servers.push(Running::serve(self.spot("node")?, "host", &[HOST_PORT])?);
+        servers.push(Running::serve(self.spot("client")?, "client", &[CLIENT_PORT])?);
         self.servers = servers;
         Ok(())
     }
@@ -177,6 +188,9 @@ impl World {
         let receiver = settled.subscribe();
         let data_plane = self.load(mode)?;
         self.data_plane.clone_from(&data_plane);
+        // As the agent has it: the route that rules need comes first and goes last.
+        let by_stack = mode.is_rules() || self.mode.is_rules();
+        self.route_services(by_stack)?;
         let ranges = nets(&POD_RANGES)?.into_iter().chain(nets(&SERVICE_RANGES)?).collect();
         let config = ProxyConfig {
             node_name: "n1".to_owned(),
@@ -214,7 +228,15 @@ impl World {
         }
         self.mode = mode;
         self.proxy = Some(proxy);
-        Ok(())
+        self.route_services(mode.is_rules())
+    }
+
+    fn route_services(&self, by_stack: bool) -> Result<()> {
+        let config = NetworkConfig { services_by_stack: by_stack, data_plane: None, ..self.config.clone() };
+        self.node.run_async(|| async {
+            let network = PodNetwork::new(config).await?;
+            Ok(network.set_services_by_stack(by_stack).await?)
+        })?
     }
 
     fn load(&self, mode: ProxyMode) -> Result<Option<Arc<DataPlane>>> {
@@ -289,6 +311,9 @@ impl World {
             };
             self.restart(mode)?;
         }
+        if step.flush {
+            succeed(self.node.command("nft").args(["flush", "ruleset"]))?;
+        }
         for (name, dial) in &step.open {
             let (protocol, target) = parse_target(&dial.to)?;
             let flow = Running::flow(self.spot(&dial.from)?, protocol, target)?;
@@ -302,7 +327,11 @@ impl World {
 
     /// Changes take their time: what does not hold yet is looked at again.
     fn check(&mut self, check: &Check) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let patience = match check {
+            Check::Dial { patience, .. } => patience.map_or(PATIENCE, Duration::from_millis),
+            _ => PATIENCE,
+        };
+        let deadline = Instant::now() + patience;
         loop {
             let Err(error) = self.look(check) else { return Ok(()) };
             if Instant::now() > deadline {
@@ -314,12 +343,12 @@ impl World {
 
     fn look(&mut self, check: &Check) -> Result<()> {
         match check {
-            Check::Dial { from, to, answers, sees, sticky, count } => {
+            Check::Dial { from, to, answers, sees, sticky, count, gap, .. } => {
                 for from in from {
                     let dial = Dial { from: from.clone(), to: to.clone() };
                     let single = answers.len() == 1;
                     let count = count.unwrap_or(if *sticky || single { 5 } else { 24 });
-                    self.look_at_dial(&dial, answers, sees.as_deref(), *sticky, count)
+                    self.look_at_dial(&dial, answers, sees.as_deref(), *sticky, (count, *gap))
                         .with_context(|| format!("{from} to {to}"))?;
                 }
                 Ok(())
@@ -343,12 +372,31 @@ impl World {
                 }
                 Ok(())
             }
-            Check::Event { event } => {
-                let events = self.api.events();
-                ensure!(events.contains(event), "no event {event} in {events:?}");
-                Ok(())
-            }
+            Check::Left { left } => left.iter().try_for_each(|mode| self.nothing_of(mode)),
         }
+    }
+
+    /// That the kernel holds nothing of a mode.
+    fn nothing_of(&self, mode: &str) -> Result<()> {
+        match mode {
+            "nftables" => {
+                let rules = output_of(self.node.command("nft").args(["list", "tables"]));
+                ensure!(!rules.contains("skep-proxy"), "tables are left:\n{rules}");
+            }
+            "iptables" => {
+                let rules = output_of(&mut self.node.command("iptables-save"));
+                ensure!(!rules.contains("SKEP-"), "chains are left:\n{rules}");
+            }
+            "ebpf" => {
+                let tables = Inspector::new(&self.pins).tables()?;
+                ensure!(tables == Tables::default(), "tables are left:\n{tables}");
+                let links = Inspector::new(&self.pins).links()?;
+                let socket = links.iter().find(|link| link.name.contains("connect"));
+                ensure!(socket.is_none(), "a socket program is left: {socket:?}");
+            }
+            _ => bail!("no mode {mode}"),
+        }
+        Ok(())
     }
 
     fn look_at_dial(
@@ -357,12 +405,16 @@ impl World {
         answers: &[String],
         sees: Option<&str>,
         sticky: bool,
-        count: usize,
+        (count, gap): (usize, u64),
     ) -> Result<()> {
         let (protocol, target) = parse_target(&dial.to)?;
-        // Waiting for nothing is slow.
-        let count = if answers == ["dropped"] { 1 } else { count };
-        let lines = self.spot(&dial.from)?.dial(protocol, target, count)?;
+        // An ICMP error that comes while a connect is still at work counts for its second try only, a second later.
+        // Waiting for nothing is slow, and the kernel sends few ICMP errors a second: once is enough.
+        let (count, patience) = match answers {
+            [word] if word == "refused" || word == "dropped" => (1, 1500),
+            _ => (count, 500),
+        };
+        let lines = self.spot(&dial.from)?.dial(protocol, target, count, gap, patience)?;
         let named: BTreeSet<&str> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
         let wanted: BTreeSet<&str> = answers.iter().map(String::as_str).collect();
         if sticky {

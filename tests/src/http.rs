@@ -68,12 +68,12 @@ async fn get_unlimited(address: SocketAddr, path: &str) -> Result<Reply> {
             .to_bytes();
         anyhow::Ok(Reply { status: head.status.as_u16(), headers: head.headers, body })
     };
-    tokio::pin!(connection);
+    tokio::pin!(connection, exchange);
     tokio::select! {
-        reply = exchange => reply,
-        // The connection ends before the exchange only when it fails; it is over either way.
+        reply = &mut exchange => reply,
+        // A connection may end with the reply's last byte: what it brought is still to be read.
         ended = &mut connection => match ended {
-            Ok(()) => anyhow::bail!("http://{address}{path}: closed before the reply was whole"),
+            Ok(()) => exchange.await.with_context(|| format!("http://{address}{path}")),
             Err(error) => Err(error).with_context(|| format!("http://{address}{path}")),
         },
     }

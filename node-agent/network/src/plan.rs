@@ -144,15 +144,17 @@ pub(crate) fn wanted_on_node<'a>(
     wanted
 }
 
-/// Routes that lead service addresses into the loopback interface. Rules that translate the node's own packets come
-/// after routing, which must not have refused them; what no rule translates ends there.
+/// Routes for service addresses. Rules that translate the node's own packets come after routing, which must not have
+/// refused them; where the route leads does not matter, as what no rule translates is refused by another one. The
+/// loopback interface is the place that nothing leaves; for IPv6, where a route over it means "refuse", an uplink is.
 pub(crate) fn service_routes(config: &NetworkConfig, node: &Seen) -> Vec<Route> {
-    let route = |range: &IpNet| Route {
-        destination: *range,
-        target: Target::Interface("lo".to_owned()),
-        source: local_source(config, range.addr(), node),
+    let uplink = uplinks(config, node).into_keys().next();
+    let route = |range: &IpNet| {
+        let interface = if range.addr().is_ipv6() { uplink.clone()? } else { "lo".to_owned() };
+        let source = local_source(config, range.addr(), node);
+        Some(Route { destination: *range, target: Target::Interface(interface), source })
     };
-    config.service_cidrs.iter().map(route).collect()
+    config.service_cidrs.iter().filter_map(route).collect()
 }
 
 fn alias(record: &Record) -> String {

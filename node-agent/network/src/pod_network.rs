@@ -159,7 +159,7 @@ impl PodNetwork {
         }
         let seen = self.node.netlink.observe().await?;
         let is_ours = |route: &Route| {
-            route.target == Target::Interface("lo".to_owned())
+            matches!(route.target, Target::Interface(_))
                 && self.node.config.service_cidrs.contains(&route.destination)
         };
         let ops: Vec<Op> =

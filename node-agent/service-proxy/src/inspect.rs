@@ -1,16 +1,23 @@
-//! What `skep net …` prints: the pinned maps as tables or JSON, also while no agent runs.
+//! What `skep net …` prints: the pinned maps (or rules) as tables or JSON, also while no agent runs.
+
+mod check;
+mod flows;
+mod rules;
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
-use skep_ebpf_abi::Addr;
-use skep_ebpf_abi::flow::kind;
 use skep_ebpf_abi::service::{frontend, set};
 use skep_ebpf_loader::inspect::{Inspector, LinkState, MapState};
 use skep_ebpf_loader::tables::{Lookup, Tables, kind_name, protocol_name, socket_address};
 
+use crate::backend::recorded_mode;
 use crate::error::Result;
+
+pub use check::{Report, check};
+pub use flows::{affinity, drops, flows, nat};
+pub use rules::{backends as rule_backends, services as rule_services};
 
 /// How to print.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -141,48 +148,6 @@ fn frontends_of(tables: &Tables, backend: u32) -> Vec<String> {
 }
 
 #[derive(Serialize)]
-struct FlowRow {
-    protocol: &'static str,
-    client: String,
-    service: String,
-    source: String,
-    backend: String,
-    state: u8,
-    masqueraded: bool,
-}
-
-/// The flows of translated packets.
-///
-/// # Errors
-/// When nothing is pinned in `pin_dir`, or it cannot be read.
-pub fn flows(pin_dir: &Path, format: Format) -> Result<String> {
-    let address = |addr: Addr, port_be| socket_address(addr, port_be).to_string();
-    let rows: Vec<FlowRow> = Inspector::new(pin_dir)
-        .flows()?
-        .into_iter()
-        .map(|(key, flow)| FlowRow {
-            protocol: protocol_name(key.protocol),
-            client: address(flow.outer.src, flow.outer.src_port_be),
-            service: address(flow.outer.dst, flow.outer.dst_port_be),
-            source: address(flow.inner.src, flow.inner.src_port_be),
-            backend: address(flow.inner.dst, flow.inner.dst_port_be),
-            state: flow.state,
-            masqueraded: flow.kind & kind::SOURCE != 0,
-        })
-        .collect();
-    print(&rows, format, &["PROTOCOL", "CLIENT", "SERVICE", "SOURCE", "BACKEND", "STATE"], |row| {
-        vec![
-            row.protocol.to_owned(),
-            row.client.clone(),
-            row.service.clone(),
-            row.source.clone(),
-            row.backend.clone(),
-            format!("{:#04x}", row.state),
-        ]
-    })
-}
-
-#[derive(Serialize)]
 struct Status {
     mode: &'static str,
     pin_dir: String,
@@ -199,18 +164,19 @@ struct CounterRow {
     value: u64,
 }
 
-/// Maps, links and counters.
+/// The mode, maps, links and counters. `record` is the agent's file about the mode.
 ///
 /// # Errors
 /// When nothing is pinned in `pin_dir`, or it cannot be read.
-pub fn status(pin_dir: &Path, format: Format) -> Result<String> {
+pub fn status(pin_dir: &Path, record: &Path, format: Format) -> Result<String> {
+    let mode = recorded_mode(record).map_or("none", crate::mode::ProxyMode::name);
     let inspector = Inspector::new(pin_dir);
     let (own, pods): (Vec<_>, Vec<_>) = inspector
         .endpoints()?
         .into_iter()
         .partition(|(_, place)| place.flags & skep_ebpf_abi::node::endpoint::HOST != 0);
     let status = Status {
-        mode: "ebpf",
+        mode,
         pin_dir: pin_dir.display().to_string(),
         node_addresses: own.iter().map(|(addr, _)| addr.to_string()).collect(),
         pods: pods.len(),
@@ -227,9 +193,12 @@ pub fn status(pin_dir: &Path, format: Format) -> Result<String> {
     let _ = writeln!(text, "pins            {}", status.pin_dir);
     let _ = writeln!(text, "node addresses  {}", status.node_addresses.join(", "));
     let _ = writeln!(text, "pods            {}\n", status.pods);
-    let maps =
-        status.maps.iter().map(|map| vec![map.name.clone(), map.used.to_string(), map.limit.to_string()]);
-    text += &columns(&["MAP", "USED", "LIMIT"], maps.collect());
+    let used = |map: &MapState| map.used.map_or_else(|| "-".to_owned(), |used| used.to_string());
+    let maps = status
+        .maps
+        .iter()
+        .map(|map| vec![map.name.clone(), used(map), map.limit.to_string(), map.bytes.to_string()]);
+    text += &columns(&["MAP", "USED", "LIMIT", "BYTES"], maps.collect());
     text.push('\n');
     let links = status.links.iter().map(|link| vec![link.name.clone(), link.program.to_string()]);
     text += &columns(&["LINK", "PROGRAM"], links.collect());

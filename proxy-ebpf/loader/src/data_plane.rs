@@ -6,9 +6,11 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use skep_ebpf_abi::Addr;
 use skep_ebpf_abi::conntrack::Timeouts;
+use skep_ebpf_abi::flow::{Flow, FlowKey, kind};
 use skep_ebpf_abi::node::{self, DEFAULT_PORTS, NodeConfig, endpoint, flags};
+use skep_ebpf_abi::service::FrontendKey;
+use skep_ebpf_abi::{Addr, UDP};
 
 use crate::error::{Error, Result};
 use crate::kernel_map::KernelMap;
@@ -287,6 +289,48 @@ impl DataPlane {
             // A map that cannot be read must not spare a socket that talks to nobody.
             Err(_) => true,
         })
+    }
+
+    /// Forgets the UDP flows to backends that are gone: a client that goes on sending over one socket would keep its
+    /// flow, and so a dead backend, for ever. The next packet chooses anew. Says how many there were.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forget_flows(&self, gone: &[Gone]) -> Result<usize> {
+        let udp: Vec<&Gone> = gone.iter().filter(|gone| gone.protocol == UDP).collect();
+        if udp.is_empty() {
+            return Ok(0);
+        }
+        let maps = self.pins.maps();
+        let flows: KernelMap<FlowKey, Flow> = KernelMap::open(&maps, "flows")?;
+        let index: KernelMap<FlowKey, FlowKey> = KernelMap::open(&maps, "flow_index")?;
+        let mut forgotten = 0;
+        for (key, flow) in flows.entries()? {
+            let to = |gone: &Gone| flow.inner.dst == gone.addr && flow.inner.dst_port_be == gone.port_be;
+            if key.protocol != UDP || !udp.iter().any(|gone| to(gone)) {
+                continue;
+            }
+            if flow.kind & kind::DESTINATION == 0 || self.is_still_served(&flow, &udp)? {
+                continue;
+            }
+            // In the order in which programs look: what is found in the index must lead somewhere.
+            index.remove(&FlowKey::new(&flow.outer, key.protocol))?;
+            flows.remove(&key)?;
+            forgotten += 1;
+        }
+        Ok(forgotten)
+    }
+
+    /// Whether a flow came through a set that keeps the backend.
+    fn is_still_served(&self, flow: &Flow, gone: &[&Gone]) -> Result<bool> {
+        let dialled = FrontendKey::new(flow.outer.dst, flow.outer.dst_port_be, UDP);
+        let Some(frontend) = self.services.frontend(&dialled)? else { return Ok(false) };
+        let set =
+            if flow.kind & kind::FROM_OUTSIDE == 0 { frontend.internal_set } else { frontend.external_set };
+        let is_it = |gone: &Gone| {
+            gone.set == set && gone.addr == flow.inner.dst && gone.port_be == flow.inner.dst_port_be
+        };
+        Ok(!gone.iter().any(|gone| is_it(gone)))
     }
 
     /// Runs an attached-to-nothing copy of a tc program on a packet; for tests and measurements.

@@ -1,7 +1,9 @@
 //! Reading pinned maps and links without loading anything: for `skep net …`, also while no agent runs.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use skep_ebpf_abi::Addr;
@@ -37,10 +39,12 @@ pub struct LinkState {
 pub struct MapState {
     /// The map's name.
     pub name: String,
-    /// Elements in use.
-    pub used: usize,
+    /// Elements in use, where they are counted.
+    pub used: Option<usize>,
     /// Elements possible.
     pub limit: u32,
+    /// The kernel's memory for it.
+    pub bytes: u64,
 }
 
 impl Inspector {
@@ -106,23 +110,31 @@ impl Inspector {
         Ok(links)
     }
 
-    /// How full the maps are.
+    /// Every map: how full it is and what it costs.
     ///
     /// # Errors
     /// When nothing is pinned there or the kernel refuses.
     pub fn usage(&self) -> Result<Vec<MapState>> {
-        let maps = KernelServiceMaps::open(&self.pins.maps())?;
-        let flows: KernelMap<FlowKey, Flow> = KernelMap::open(&self.pins.maps(), "flows")?;
-        let mut states: Vec<MapState> = maps
+        let maps = self.pins.maps();
+        let flows: KernelMap<FlowKey, Flow> = KernelMap::open(&maps, "flows")?;
+        let mut used: BTreeMap<&str, usize> = KernelServiceMaps::open(&maps)?
             .usage()?
             .into_iter()
-            .map(|(name, used, limit)| MapState { name: name.to_owned(), used, limit })
+            .map(|(name, used, _)| (name, used))
             .collect();
-        states.push(MapState {
-            name: "flows".to_owned(),
-            used: flows.entries()?.len(),
-            limit: flows.limit(),
-        });
+        used.insert("flows", flows.entries()?.len());
+        let action = || format!("listing {}", maps.display());
+        let mut states = Vec::new();
+        for entry in fs::read_dir(&maps).map_err(Error::on(action()))? {
+            let path = entry.map_err(Error::on(action()))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let action = || format!("describing map {name}");
+            let fd = sys::open_pinned(&path).map_err(Error::on(action()))?;
+            let limit = sys::map_info(fd.as_fd()).map_err(Error::on(action()))?.max_entries;
+            let bytes = memory(fd.as_fd()).map_err(Error::on(action()))?;
+            states.push(MapState { used: used.get(name.as_str()).copied(), limit, bytes, name });
+        }
+        states.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(states)
     }
 
@@ -145,11 +157,18 @@ impl Inspector {
     }
 }
 
+/// What a map costs, as the kernel tells it beside the descriptor.
+fn memory(map: BorrowedFd<'_>) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))?;
+    let bytes = text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok());
+    bytes.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 /// The kernel copies one value for every processor there could ever be, so the buffer must be that large.
 fn possible_processors() -> Result<usize> {
     let path = "/sys/devices/system/cpu/possible";
     let text = fs::read_to_string(path).map_err(Error::on(format!("reading {path}")))?;
     let last = text.trim().rsplit(['-', ',']).next().and_then(|last| last.parse::<usize>().ok());
     last.map(|last| last + 1)
-        .ok_or_else(|| Error::kernel(format!("reading {path}"), std::io::ErrorKind::InvalidData.into()))
+        .ok_or_else(|| Error::kernel(format!("reading {path}"), io::ErrorKind::InvalidData.into()))
 }

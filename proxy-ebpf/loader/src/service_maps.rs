@@ -52,6 +52,11 @@ impl KernelServiceMaps {
         })
     }
 
+    /// One frontend.
+    pub(crate) fn frontend(&self, key: &FrontendKey) -> Result<Option<Frontend>> {
+        self.frontends.get(key)
+    }
+
     /// Name, used and possible entries of every map.
     pub(crate) fn usage(&self) -> Result<Vec<(&'static str, usize, u32)>> {
         Ok(vec![

@@ -31,6 +31,9 @@ enum Arguments {
         /// How often.
         #[arg(long, default_value_t = 1)]
         count: usize,
+        /// Milliseconds between connections.
+        #[arg(long, default_value_t = 0)]
+        gap: u64,
         /// How long to wait for each answer.
         #[arg(long, default_value_t = 400)]
         milliseconds: u64,
@@ -56,8 +59,11 @@ enum Protocol {
 fn main() -> Result<()> {
     match Arguments::parse() {
         Arguments::Serve { name, ports } => serve(&name, &ports),
-        Arguments::Dial { protocol, target, count, milliseconds } => {
-            for _ in 0..count {
+        Arguments::Dial { protocol, target, count, gap, milliseconds } => {
+            for number in 0..count {
+                if number > 0 {
+                    thread::sleep(Duration::from_millis(gap));
+                }
                 let answer = match Flow::open(protocol, target, Duration::from_millis(milliseconds)) {
                     Ok(mut flow) => flow.ask(),
                     Err(error) => word(&error),
@@ -174,7 +180,7 @@ fn word(error: &std::io::Error) -> String {
         TimedOut | WouldBlock => "dropped".to_owned(),
         _ => match error.raw_os_error() {
             // A socket that was destroyed under its owner.
-            Some(103) => "refused".to_owned(),
+            Some(89 | 103) => "refused".to_owned(),
             // A connect that a program of the kernel forbids.
             Some(1) => "refused".to_owned(),
             _ => format!("error: {error}"),

@@ -109,9 +109,17 @@ impl Ebpf {
             return;
         }
         let (plane, folder) = (Arc::clone(&self.plane), self.netns_dir.clone());
-        let visit = tokio::task::spawn_blocking(move || plane.destroy_sockets(&gone, &namespaces(&folder)));
+        let visit = tokio::task::spawn_blocking(move || {
+            (plane.forget_flows(&gone), plane.destroy_sockets(&gone, &namespaces(&folder)))
+        });
         match visit.await {
-            Ok(destroyed) => {
+            Ok((forgotten, destroyed)) => {
+                match forgotten {
+                    Ok(flows) => drop(self.metrics.conntrack_deleted.inc_by(flows as u64)),
+                    Err(error) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "flows to gone backends");
+                    }
+                }
                 self.metrics.destroyed_sockets.inc_by(destroyed.sockets as u64);
                 for error in &destroyed.failures {
                     // The namespace went with its pod, most often; its sockets went with it.

@@ -143,12 +143,13 @@ fn chains(fragment: &mut Fragment, ground: &Ground, family: Family) {
         Some("type filter hook input priority -110"),
         new(&["nodeport-endpoints-check", "service-endpoints-check"]),
     );
+    add("filter-output", Some("type filter hook output priority -110"), new(&["firewall-check"]));
+    // What the node itself sends is translated by now, unless nobody serves it.
     add(
-        "filter-output",
-        Some("type filter hook output priority -110"),
-        new(&["nodeport-endpoints-check", "service-endpoints-check", "firewall-check"]),
+        "filter-output-post-dnat",
+        Some("type filter hook output priority -90"),
+        new(&["nodeport-endpoints-check", "service-endpoints-check", "cluster-ips-check"]),
     );
-    add("filter-output-post-dnat", Some("type filter hook output priority -90"), new(&["cluster-ips-check"]));
 }
 
 fn masquerading(ground: &Ground, family: Family) -> Vec<String> {

@@ -94,6 +94,9 @@ pub(crate) fn partial<'a>(
         for ((family, name), container) in &new.sets {
             if old.sets.get(&(*family, name.clone())) != Some(container) {
                 phases.container(*family, name, container);
+                // One that waits for its deletion still has its members: who stuck to an endpoint that went and came
+                // back does so no more.
+                line!(phases.flushes, "flush {} {} {TABLE} {name}", container.word, family.nft());
             }
         }
         for (key, chain) in &new.chains {
