@@ -109,6 +109,18 @@ pub trait Reader: Send + Sync + 'static {
         Ok(object)
     }
 
+    /// Do the objects of a resource lie in namespaces.
+    fn is_namespaced(&self, gvr: &GroupVersionResource) -> bool {
+        let _ = gvr;
+        false
+    }
+
+    /// The structural schema of a kind that is not built in.
+    fn structural(&self, gvk: &GroupVersionKind) -> Option<Arc<Value>> {
+        let _ = gvk;
+        None
+    }
+
     /// The resource whose objects are of a kind.
     fn resource_of(&self, gvk: &GroupVersionKind) -> Option<GroupVersionResource> {
         let _ = gvk;

@@ -10,6 +10,7 @@ pub mod matching;
 mod metrics;
 pub mod notes;
 pub mod plugins;
+pub mod policy;
 pub mod reinvocation;
 pub mod webhook;
 

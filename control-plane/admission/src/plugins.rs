@@ -7,6 +7,7 @@ use skep_api::object::ObjectExt;
 use skep_api::resource::GroupVersionResource;
 use skep_webhook::Client;
 
+use crate::policy::{MutatingAdmissionPolicy, ValidatingAdmissionPolicy};
 use crate::webhook::{Metrics, MutatingAdmissionWebhook, ValidatingAdmissionWebhook};
 use crate::{Access, Attributes, Chain, Plugin, Reader};
 
@@ -114,20 +115,30 @@ static ORDER: &[Entry] = &[
     ("DenyServiceExternalIPs", Source::Off(|_| Box::new(DenyServiceExternalIPs))),
     ("PodTopologyLabels", Source::On(|env| Box::new(PodTopologyLabels::new(env.reader.clone())))),
     (
+        "MutatingAdmissionPolicy",
+        Source::On(|env| Box::new(MutatingAdmissionPolicy::new(env.reader.clone(), env.access.clone()))),
+    ),
+    (
         "MutatingAdmissionWebhook",
         Source::On(|env| {
             Box::new(MutatingAdmissionWebhook::new(
                 env.reader.clone(),
+                env.access.clone(),
                 env.client.clone(),
                 env.metrics.clone(),
             ))
         }),
     ),
     (
+        "ValidatingAdmissionPolicy",
+        Source::On(|env| Box::new(ValidatingAdmissionPolicy::new(env.reader.clone(), env.access.clone()))),
+    ),
+    (
         "ValidatingAdmissionWebhook",
         Source::On(|env| {
             Box::new(ValidatingAdmissionWebhook::new(
                 env.reader.clone(),
+                env.access.clone(),
                 env.client.clone(),
                 env.metrics.clone(),
             ))
@@ -210,7 +221,7 @@ fn core(resource: &str) -> GroupVersionResource {
     GroupVersionResource::new("", "v1", resource)
 }
 
-fn forbidden(attributes: &Attributes, why: impl std::fmt::Display) -> ApiError {
+pub(crate) fn forbidden(attributes: &Attributes, why: impl std::fmt::Display) -> ApiError {
     // A generated name is not known yet.
     let object = attributes.object.as_ref();
     let name = match attributes.name.as_str() {

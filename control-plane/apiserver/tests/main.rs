@@ -7,6 +7,7 @@ mod extension;
 mod flow_control;
 mod forms;
 mod kubectl;
+mod policies;
 mod refusals;
 mod secure;
 mod security;

@@ -37,6 +37,7 @@
 //! is its parser. The parser here is bounded in length, nesting and the size of what macros expand to, and
 //! everything after relies on that.
 
+pub mod admission;
 mod ast;
 mod checker;
 mod cost;

@@ -6,11 +6,13 @@
 //! else owns it; a manager that owns nothing has no entry.
 
 mod managers;
+mod overlay;
 mod path;
 mod set;
 mod typed;
 mod types;
 
+pub use overlay::overlay;
 pub use path::{PathElement, print_path};
 pub use set::Set;
 pub use types::Types;

@@ -12,7 +12,8 @@ use skep_webhook::Endpoint;
 
 use super::review::Version;
 use crate::matching::{Match, Matcher, is_exempt};
-use crate::{Attributes, Operation, Reader};
+use crate::policy::MatchConditions;
+use crate::{Access, Attributes, Operation, Reader};
 
 /// What a webhook gets when its configuration does not say.
 const TIMEOUT: u64 = 10;
@@ -39,6 +40,7 @@ pub(super) struct Hook {
     /// It wants to be called again when others change the object.
     pub(super) again: bool,
     matcher: Result<Matcher, String>,
+    conditions: MatchConditions,
 }
 
 impl Hook {
@@ -59,6 +61,7 @@ impl Hook {
             version: versions.into_iter().find_map(Version::parse),
             again: webhook.text(&["reinvocationPolicy"]) == "IfNeeded",
             matcher: Matcher::from_webhook(webhook).map_err(|error| error.to_string()),
+            conditions: MatchConditions::of_webhook(webhook),
         }
     }
 
@@ -67,9 +70,12 @@ impl Hook {
         &self,
         attributes: &Attributes,
         reader: &dyn Reader,
+        access: &dyn Access,
     ) -> Result<Option<Match>, ApiError> {
         let matcher = self.matcher.as_ref().map_err(ApiError::internal)?;
-        matcher.matches(attributes, reader).await
+        let Some(seen) = matcher.matches(attributes, reader).await? else { return Ok(None) };
+        let held = self.conditions.matches(attributes, &seen, reader, access).await?;
+        Ok(held.then_some(seen))
     }
 
     fn may_match(&self, operation: Operation) -> bool {
@@ -102,15 +108,16 @@ struct Kept {
 /// All webhooks of one kind of configuration.
 pub(super) struct Hooks {
     pub(super) reader: Arc<dyn Reader>,
+    pub(super) access: Arc<dyn Access>,
     resource: GroupVersionResource,
     kept: ArcSwap<Kept>,
 }
 
 impl Hooks {
     /// Those in the configurations stored as this resource.
-    pub(super) fn new(reader: Arc<dyn Reader>, resource: &str) -> Self {
+    pub(super) fn new(reader: Arc<dyn Reader>, access: Arc<dyn Access>, resource: &str) -> Self {
         let resource = GroupVersionResource::new("admissionregistration.k8s.io", "v1", resource);
-        Self { reader, resource, kept: ArcSwap::default() }
+        Self { reader, access, resource, kept: ArcSwap::default() }
     }
 
     /// Could any webhook be for such a request: cheap, asked for every request.

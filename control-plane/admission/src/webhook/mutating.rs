@@ -16,7 +16,7 @@ use super::hooks::{Hook, Hooks};
 use super::metrics::Metrics;
 use super::review::Objects;
 use crate::matching::Match;
-use crate::{Attributes, Operation, Plugin, Reader};
+use crate::{Access, Attributes, Operation, Plugin, Reader};
 
 const NAME: &str = "MutatingAdmissionWebhook";
 
@@ -27,11 +27,11 @@ pub struct MutatingAdmissionWebhook {
 }
 
 impl MutatingAdmissionWebhook {
-    /// Reads configurations through `reader` and calls webhooks through `client`; both plug-ins share
-    /// `metrics`.
-    pub fn new(reader: Arc<dyn Reader>, client: Client, metrics: Metrics) -> Self {
+    /// Reads configurations through `reader` and calls webhooks through `client`; `access` answers what
+    /// match conditions ask the authorizers; both plug-ins share `metrics`.
+    pub fn new(reader: Arc<dyn Reader>, access: Arc<dyn Access>, client: Client, metrics: Metrics) -> Self {
         Self {
-            hooks: Hooks::new(reader, "mutatingwebhookconfigurations"),
+            hooks: Hooks::new(reader, access, "mutatingwebhookconfigurations"),
             caller: Caller { client, metrics, mutating: true },
         }
     }
@@ -42,7 +42,9 @@ impl MutatingAdmissionWebhook {
 
     async fn run(&self, attributes: &mut Attributes, hooks: &[Arc<Hook>]) -> Result<(), ApiError> {
         for (at, hook) in hooks.iter().enumerate() {
-            let Some(seen) = hook.matches(attributes, self.reader()).await? else { continue };
+            let Some(seen) = hook.matches(attributes, self.reader(), &*self.hooks.access).await? else {
+                continue;
+            };
             if !attributes.reinvocation.is_due(NAME, &hook.id) {
                 continue;
             }

@@ -15,7 +15,7 @@ use super::hooks::{Hook, Hooks};
 use super::metrics::Metrics;
 use super::review::Objects;
 use crate::matching::Match;
-use crate::{Attributes, Operation, Plugin, Reader};
+use crate::{Access, Attributes, Operation, Plugin, Reader};
 
 /// The plug-in.
 pub struct ValidatingAdmissionWebhook {
@@ -31,11 +31,11 @@ struct Shown {
 }
 
 impl ValidatingAdmissionWebhook {
-    /// Reads configurations through `reader` and calls webhooks through `client`; both plug-ins share
-    /// `metrics`.
-    pub fn new(reader: Arc<dyn Reader>, client: Client, metrics: Metrics) -> Self {
+    /// Reads configurations through `reader` and calls webhooks through `client`; `access` answers what
+    /// match conditions ask the authorizers; both plug-ins share `metrics`.
+    pub fn new(reader: Arc<dyn Reader>, access: Arc<dyn Access>, client: Client, metrics: Metrics) -> Self {
         Self {
-            hooks: Hooks::new(reader, "validatingwebhookconfigurations"),
+            hooks: Hooks::new(reader, access, "validatingwebhookconfigurations"),
             caller: Caller { client, metrics, mutating: false },
         }
     }
@@ -84,7 +84,9 @@ impl Plugin for ValidatingAdmissionWebhook {
         let mut relevant = Vec::new();
         let mut shown: Vec<Shown> = Vec::new();
         for (at, hook) in self.hooks.of(attributes).into_iter().enumerate() {
-            let Some(seen) = hook.matches(attributes, &*self.hooks.reader).await? else { continue };
+            let Some(seen) = hook.matches(attributes, &*self.hooks.reader, &*self.hooks.access).await? else {
+                continue;
+            };
             if seen.differs(attributes) && !shown.iter().any(|shown| shown.gvk == seen.gvk) {
                 shown.push(Shown {
                     gvk: seen.gvk.clone(),

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use skep_admission::policy::{check_match_conditions, check_policy};
 use skep_api::field::{Error, ErrorList};
 use skep_api::names;
 use skep_api::object::ObjectExt;
@@ -160,10 +161,90 @@ fn webhook(hook: &At<'_>) {
         versions.invalid("must include at least one of v1, v1beta1");
     }
     client(&hook.child("clientConfig"));
-    for condition in hook.child("matchConditions").items() {
-        condition.child("name").require_named(names::qualified_name);
-        condition.child("expression").require();
+    let conditions = hook.child("matchConditions");
+    hook.errors(check_match_conditions(
+        conditions.value().as_array().map_or(&[], Vec::as_slice),
+        conditions.path(),
+        false,
+    ));
+}
+
+/// `matchConstraints` of a policy and `matchResources` of a binding.
+fn match_resources(resources: &At<'_>) {
+    resources.child("matchPolicy").one_of(&["Equivalent", "Exact"]);
+    resources.child("namespaceSelector").selector();
+    resources.child("objectSelector").selector();
+    for list in ["resourceRules", "excludeResourceRules"] {
+        for item in resources.child(list).items() {
+            let mut taken = Vec::new();
+            for name in item.child("resourceNames").items() {
+                name.invalid_all(names::path_segment(name.text()));
+                if taken.contains(&name.text()) {
+                    name.duplicate();
+                }
+                taken.push(name.text());
+            }
+            rule(&item);
+        }
     }
+}
+
+fn default_match_resources(object: &mut Value, field: &str) {
+    if object.at(&["spec", field]).is_none() {
+        return;
+    }
+    default_text(object, &["spec", field, "matchPolicy"], "Equivalent");
+    for selector in ["namespaceSelector", "objectSelector"] {
+        default_to(object, &["spec", field, selector], json!({}));
+    }
+    for list in ["resourceRules", "excludeResourceRules"] {
+        for rule in items_mut(object, &["spec", field, list]) {
+            default_text(rule, &["scope"], "*");
+        }
+    }
+}
+
+fn param_kind(kind: &At<'_>) {
+    let version = kind.child("apiVersion");
+    if version.require() {
+        let (group, name) = version.text().split_once('/').unwrap_or(("", version.text()));
+        if name.contains('/') {
+            version.invalid(format!("unexpected GroupVersion string: {}", version.text()));
+        } else {
+            if !group.is_empty() {
+                version.invalid_all(names::dns1123_subdomain(group));
+            }
+            if name.is_empty() {
+                version.invalid("version must be specified");
+            } else {
+                version.invalid_all(names::dns1035_label(name));
+            }
+        }
+    }
+    let name = kind.child("kind");
+    if name.require() {
+        let complaints = names::dns1035_label(&name.text().to_ascii_lowercase());
+        if !complaints.is_empty() {
+            let text = complaints.join(",");
+            name.invalid(format!("may have mixed case, but should otherwise match: {text}"));
+        }
+    }
+}
+
+fn param_ref(reference: &At<'_>) {
+    let (name, selector) = (reference.child("name"), reference.child("selector"));
+    if !name.is_empty() {
+        name.invalid_all(names::path_segment(name.text()));
+    }
+    if !name.is_empty() && selector.is_set() {
+        name.forbidden("name and selector are mutually exclusive");
+        selector.forbidden("name and selector are mutually exclusive");
+    }
+    selector.selector();
+    if name.is_empty() && !selector.is_set() {
+        reference.required("one of name or selector must be specified");
+    }
+    reference.child("parameterNotFoundAction").require_one_of(&["Deny", "Allow"]);
 }
 
 impl Strategy for Webhooks {
@@ -229,17 +310,7 @@ impl Strategy for Policy {
             return;
         }
         default_text(object, &["spec", "failurePolicy"], "Fail");
-        if object.at(&["spec", "matchConstraints"]).is_some() {
-            default_text(object, &["spec", "matchConstraints", "matchPolicy"], "Equivalent");
-            for selector in ["namespaceSelector", "objectSelector"] {
-                default_to(object, &["spec", "matchConstraints", selector], json!({}));
-            }
-            for list in ["resourceRules", "excludeResourceRules"] {
-                for rule in items_mut(object, &["spec", "matchConstraints", list]) {
-                    default_text(rule, &["scope"], "*");
-                }
-            }
-        }
+        default_match_resources(object, "matchConstraints");
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
@@ -247,22 +318,24 @@ impl Strategy for Policy {
             let spec = root.child("spec");
             let constraints = spec.child("matchConstraints");
             if constraints.require() {
+                match_resources(&constraints);
                 constraints.child("resourceRules").require();
-                constraints.child("resourceRules").items().iter().for_each(rule);
-                constraints.child("namespaceSelector").selector();
-                constraints.child("objectSelector").selector();
             }
             let rules = spec.child(self.rules);
-            if self.rules == "validations" && rules.is_empty() && spec.child("auditAnnotations").is_empty() {
-                rules.required("validations or auditAnnotations must be non-empty");
+            let annotations = spec.child("auditAnnotations");
+            if self.rules == "validations" && rules.is_empty() && annotations.is_empty() {
+                let complaint = "validations or auditAnnotations must contain at least one item";
+                rules.required(complaint);
+                annotations.required(complaint);
             } else if self.rules == "mutations" {
-                rules.require();
+                rules.require_with("mutations must contain at least one item");
+                spec.child("reinvocationPolicy").require_one_of(&["Never", "IfNeeded"]);
             }
             spec.child("failurePolicy").one_of(&["Fail", "Ignore"]);
-            for variable in spec.child("variables").items() {
-                variable.child("name").require();
-                variable.child("expression").require();
+            if spec.child("paramKind").is_set() {
+                param_kind(&spec.child("paramKind"));
             }
+            root.errors(check_policy(object));
         })
     }
 
@@ -285,16 +358,33 @@ struct Binding {
 }
 
 impl Strategy for Binding {
+    fn default(&self, object: &mut Value) {
+        default_match_resources(object, "matchResources");
+    }
+
     fn validate(&self, object: &Value) -> ErrorList {
         check(object, |root| {
             let spec = root.child("spec");
             spec.child("policyName").require_named(names::dns1123_subdomain);
+            if spec.child("paramRef").is_set() {
+                param_ref(&spec.child("paramRef"));
+            }
+            if spec.child("matchResources").is_set() {
+                match_resources(&spec.child("matchResources"));
+            }
             let actions = spec.child("validationActions");
             if !self.actions {
                 return;
             }
-            if actions.require() {
-                actions.items().iter().for_each(|a| a.one_of(&["Audit", "Deny", "Warn"]));
+            if actions.require_with("at least one validation action is required") {
+                let mut taken = Vec::new();
+                for action in actions.items() {
+                    action.one_of(&["Audit", "Deny", "Warn"]);
+                    if taken.contains(&action.text()) {
+                        action.duplicate();
+                    }
+                    taken.push(action.text());
+                }
                 let has = |name: &str| actions.items().iter().any(|a| a.text() == name);
                 if has("Deny") && has("Warn") {
                     actions.error(Error::invalid(

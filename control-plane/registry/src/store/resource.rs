@@ -10,6 +10,7 @@ use skep_admission::Reader;
 use skep_api::error::ApiError;
 use skep_api::resource::{GroupVersionKind, GroupVersionResource};
 
+use skep_machinery::apply::Types;
 use skep_machinery::codec::{self, FieldValidation};
 
 use super::PREFIX;
@@ -215,6 +216,18 @@ impl Reader for ClusterReader {
         let resource = self.resource(gvr)?;
         let objects = resource.see(resource.cache().snapshot(&filter)).await?;
         Ok(objects.iter().map(|object| object.value.clone()).collect())
+    }
+
+    fn is_namespaced(&self, gvr: &GroupVersionResource) -> bool {
+        self.resource(gvr).is_ok_and(|resource| resource.kind().namespaced())
+    }
+
+    fn structural(&self, gvk: &GroupVersionKind) -> Option<Arc<Value>> {
+        let resource = self.resource(&self.resource_of(gvk)?).ok()?;
+        match resource.kind().types() {
+            Types::OpenApi(schema) => Some(Arc::new(schema.clone())),
+            Types::Message(_) | Types::Deduced => None,
+        }
     }
 
     fn resource_of(&self, gvk: &GroupVersionKind) -> Option<GroupVersionResource> {

@@ -95,6 +95,11 @@ impl<'a> At<'a> {
         self.errors.borrow_mut().push(error);
     }
 
+    /// Records what another check found.
+    pub fn errors(&self, errors: ErrorList) {
+        self.errors.borrow_mut().extend(errors);
+    }
+
     /// The value is malformed.
     pub fn invalid(&self, detail: impl Into<String>) {
         self.error(Error::invalid(&self.path, self.value.clone(), detail));
