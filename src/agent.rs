@@ -13,9 +13,11 @@ use skep_node_agent::AgentConfig;
 use skep_node_agent::server::TlsFiles;
 use skep_service_proxy::ProxyMode;
 use skep_service_proxy::serve::ServeOptions;
+use tokio_util::sync::CancellationToken;
 
 use crate::folders::Folders;
 use crate::isolate::Isolation;
+use crate::join::{Join, Joined};
 use crate::{host, runtime};
 
 /// The files of a node's credentials, as `skep credentials` writes them.
@@ -33,9 +35,11 @@ pub(crate) struct Options {
     pub(crate) isolation: Isolation,
     #[command(flatten)]
     pub(crate) node: NodeOptions,
-    /// A folder that `skep credentials` on the server made for this node.
-    #[arg(long, value_name = "DIR")]
-    credentials: PathBuf,
+    #[command(flatten)]
+    join: Join,
+    /// A folder that `skep credentials` on the server made for this node, in place of --server and --token.
+    #[arg(long, value_name = "DIR", required_unless_present = "server")]
+    credentials: Option<PathBuf>,
     /// Ranges of service addresses, as the server has them.
     #[arg(long, default_value = "10.96.0.0/16", value_delimiter = ',', value_name = "CIDR")]
     service_cidr: Vec<String>,
@@ -136,19 +140,62 @@ pub(crate) fn main(options: Options) -> Result<()> {
     options.isolation.enter()?;
     let _lock = options.folders.lock()?;
     runtime::run(async move |cancel| {
-        let read = |name: &str| read(&options.credentials.join(name));
-        let client = Client::new(ClientConfig::from_kubeconfig(options.credentials.join(KUBECONFIG))?)?;
-        let tls =
-            TlsFiles { cert_pem: read(SERVING_CERT)?, key_pem: read(SERVING_KEY)?, client_ca_pem: read(CA)? };
+        let (client, tls, joined) = match &options.credentials {
+            Some(folder) => {
+                let (client, tls) = from_folder(folder)?;
+                (client, tls, None)
+            }
+            None => {
+                let (client, tls, joined) = from_cluster(&options, &cancel).await?;
+                (client, tls, Some(joined))
+            }
+        };
+        let keep = CancellationToken::new();
+        let keeper = joined.map(|joined| tokio::spawn(joined.keep(client.clone(), keep.clone())));
         let config = AgentConfig {
             service_cidrs: options.service_cidr.clone(),
             cluster_cidrs: options.pod_cidr.clone(),
             cluster_dns: vec![options.cluster_dns],
             ..options.node.config(&options.folders, &options.isolation, client, tls)?
         };
-        skep_node_agent::run(config, cancel).await?;
-        Ok(())
+        let outcome = skep_node_agent::run(config, cancel).await;
+        keep.cancel();
+        if let Some(keeper) = keeper {
+            keeper.await.context("the keeper of certificates panicked")?;
+        }
+        Ok(outcome?)
     })
+}
+
+/// What `skep credentials` wrote.
+fn from_folder(folder: &Path) -> Result<(Client, TlsFiles)> {
+    let read = |name: &str| read(&folder.join(name));
+    let client = Client::new(ClientConfig::from_kubeconfig(folder.join(KUBECONFIG))?)?;
+    let tls = TlsFiles {
+        cert_pem: read(SERVING_CERT)?,
+        key_pem: read(SERVING_KEY)?,
+        client_ca_pem: read(CA)?,
+        files: None,
+    };
+    Ok((client, tls))
+}
+
+/// What the cluster gives to a node that joins.
+async fn from_cluster(options: &Options, cancel: &CancellationToken) -> Result<(Client, TlsFiles, Joined)> {
+    let server = options.join.server.as_deref().context("say which cluster to join: --server")?;
+    let folder = options.folders.agent().join("pki");
+    let name = options.node.name()?;
+    let join = options.join.join(server, &folder, &name, options.node.ip()?);
+    let joined = cancel.run_until_cancelled(join).await.context("stopped before the node had joined")??;
+    let client = Client::new(joined.client()?)?;
+    let (certificate, key) = joined.serving()?;
+    let tls = TlsFiles {
+        cert_pem: read(&certificate)?,
+        key_pem: read(&key)?,
+        client_ca_pem: joined.ca_pem()?,
+        files: Some((certificate, key)),
+    };
+    Ok((client, tls, joined))
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -7,6 +7,7 @@ mod elected;
 mod folders;
 mod host;
 mod isolate;
+mod join;
 mod kubeconfig;
 mod limits;
 mod net;
@@ -14,6 +15,7 @@ mod progress;
 mod runtime;
 mod server;
 mod supervise;
+mod token;
 mod up;
 
 use std::process::ExitCode;
@@ -43,6 +45,8 @@ enum Command {
     Agent(agent::Options),
     /// Write the credentials for another machine to join as a node.
     Credentials(agent::CredentialsOptions),
+    /// Make, list and delete the tokens by which machines join.
+    Token(token::Options),
     /// Stop the pods of this node; with --purge remove every trace of Skep.
     Down(down::Options),
     /// Print a kubeconfig for the cluster's administrator.
@@ -81,6 +85,7 @@ fn run(args: Args) -> Result<()> {
         Command::Server(options) => server::main(options),
         Command::Agent(options) => agent::main(options),
         Command::Credentials(options) => agent::credentials(&options),
+        Command::Token(options) => token::main(&options),
         Command::Down(options) => down::main(options),
         Command::Kubeconfig(options) => kubeconfig::main(&options),
         Command::Net(options) => net::main(&options),

@@ -131,6 +131,7 @@ fn agent_config(options: &Options, server: &Server, name: &str, url: &str) -> Re
         cert_pem: serving.cert_pem,
         key_pem: serving.key_pem,
         client_ca_pem: server.pki.ca_pem().to_owned(),
+        files: None,
     };
     Ok(AgentConfig {
         service_cidrs: options.plane.service_cidr.iter().map(ToString::to_string).collect(),

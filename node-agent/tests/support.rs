@@ -125,6 +125,7 @@ impl Cluster {
             cert_pem: pair.cert_pem.clone(),
             key_pem: pair.key_pem.clone(),
             client_ca_pem: pki.ca_pem().to_owned(),
+            files: None,
         };
         let at = |name: &str| dir.path().join(name);
         let mut config =

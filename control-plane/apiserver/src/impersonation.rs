@@ -6,6 +6,7 @@ use http::HeaderMap;
 use skep_api::error::ApiError;
 use skep_api::resource::GroupVersionResource;
 use skep_api::user::UserInfo;
+use skep_auth::authentication::unescape;
 use skep_auth::authorization::Attributes;
 
 use crate::server::Inner;
@@ -20,9 +21,11 @@ pub(crate) async fn apply(inner: &Inner, user: UserInfo, headers: &HeaderMap) ->
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let groups: Vec<String> =
         headers.get_all(GROUP).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect();
-    let extras: Vec<(&str, &str)> = headers
+    let extras: Vec<(String, &str)> = headers
         .iter()
-        .filter_map(|(name, value)| Some((name.as_str().strip_prefix(EXTRA)?, value.to_str().ok()?)))
+        .filter_map(|(name, value)| {
+            Some((unescape(name.as_str().strip_prefix(EXTRA)?), value.to_str().ok()?))
+        })
         .collect();
     let (name, uid) = (text(USER), text(UID));
     if name.is_empty() {
@@ -47,8 +50,8 @@ pub(crate) async fn apply(inner: &Inner, user: UserInfo, headers: &HeaderMap) ->
     }
     let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (key, value) in extras {
-        may(inner, &user, "authentication.k8s.io", "userextras", key, "", value).await?;
-        extra.entry(key.to_owned()).or_default().push(value.to_owned());
+        may(inner, &user, "authentication.k8s.io", "userextras", &key, "", value).await?;
+        extra.entry(key).or_default().push(value.to_owned());
     }
     let mut all = groups;
     if let (Some((namespace, _)), true) = (account, all.is_empty()) {

@@ -8,6 +8,7 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use skep_admission::{Chain as Admission, Reader};
+use skep_api::user::UserInfo;
 use skep_apiserver::bootstrap::{self, Bootstrap, Trust};
 use skep_apiserver::gates::Gates;
 use skep_apiserver::identity::{ClusterLookup, publish_rbac};
@@ -19,7 +20,7 @@ use skep_auth::authorization::Union;
 use skep_auth::authorization::node::Node;
 use skep_auth::authorization::rbac::Rbac;
 use skep_auth::pki::{Pki, PkiOptions};
-use skep_auth::tokens::{ServiceAccountVerifier, Signer};
+use skep_auth::tokens::{SecretTokenVerifier, ServiceAccountVerifier, Signer};
 use skep_registry::{Options, Registry};
 use skep_storage::embedded::{self, Embedded};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +46,7 @@ pub(crate) struct Secure {
     registry: Arc<Registry>,
     rbac: Arc<Rbac>,
     pki: Pki,
+    signer: Arc<Signer>,
     cancel: CancellationToken,
     _dir: tempfile::TempDir,
 }
@@ -97,6 +99,7 @@ impl Secure {
         let signer = Signer::new(pki.service_account_key_pem(), ISSUER, audiences.clone()).expect("a signer");
         let verifiers: Vec<Arc<dyn TokenVerifier>> = vec![
             Arc::new(ServiceAccountVerifier::new(signer.clone(), lookup.clone())),
+            Arc::new(SecretTokenVerifier::new(signer.clone(), lookup.clone())),
             Arc::new(TokenFile::parse(PEOPLE).expect("tokens")),
             Arc::new(BootstrapTokens::new(lookup.clone())),
         ];
@@ -106,11 +109,11 @@ impl Secure {
         gates.ask(authorization.clone());
         let mut config =
             Config::new(registry.clone(), Chain::new(vec![Box::new(bearer.clone())], true), authorization);
-        config.tokens = Some(Tokens { signer, bearer });
+        config.tokens = Some(Tokens { signer: signer.clone(), bearer });
         config.rbac = Some(rbac.clone());
         change(&mut config);
         let router = ApiServer::build(config).router();
-        Self { router, registry, rbac, pki, cancel, _dir: dir }
+        Self { router, registry, rbac, pki, signer, cancel, _dir: dir }
     }
 
     /// Sends a request with a token (none: anonymous) and further headers.
@@ -137,6 +140,24 @@ impl Secure {
         let bytes = body.collect().await.expect("a body").to_bytes();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         (parts.status, parts.headers, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Sends as a user whom somebody else has authenticated.
+    async fn send_as(
+        &self,
+        user: &UserInfo,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> (StatusCode, Value) {
+        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        let mut request = request.body(Body::from(body)).expect("a request");
+        request.extensions_mut().insert(user.clone());
+        let answer = self.router.clone().oneshot(request).await.expect("infallible");
+        let status = answer.status();
+        let bytes = answer.into_body().collect().await.expect("a body").to_bytes();
+        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
     }
 
     async fn send(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> (StatusCode, Value) {

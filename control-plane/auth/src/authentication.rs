@@ -7,9 +7,10 @@ use skep_api::user::UserInfo;
 
 pub use anonymous::Anonymous;
 pub use bearer::{Bearer, TokenVerifier, Verified};
+pub(crate) use certificate::hex;
 pub use certificate::{Authorities, ClientCertificate};
 pub use file::{BasicFile, TokenFile};
-pub use front_proxy::{FrontProxy, FrontProxyHeaders};
+pub use front_proxy::{FrontProxy, FrontProxyHeaders, unescape};
 pub use webhook::WebhookTokens;
 
 mod anonymous;

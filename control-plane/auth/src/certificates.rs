@@ -4,13 +4,18 @@ use std::net::IpAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
+use crate::authentication::hex;
+
+pub use new_key::NewKey;
 pub use sign::{Authority, life};
 
+mod new_key;
 mod sign;
 pub mod signer;
 
@@ -45,6 +50,27 @@ pub fn not_after(pem: &[u8]) -> Option<jiff::Timestamp> {
     let block = pem::parse(pem).ok()?;
     let (_, certificate) = x509_parser::parse_x509_certificate(block.contents()).ok()?;
     jiff::Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
+}
+
+/// When a certificate (PEM) begins; `None` when it can't be read.
+pub fn not_before(pem: &[u8]) -> Option<jiff::Timestamp> {
+    let block = pem::parse(pem).ok()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(block.contents()).ok()?;
+    jiff::Timestamp::from_second(certificate.validity().not_before.timestamp()).ok()
+}
+
+/// Does a certificate (PEM) vouch for itself; true when it can't be read.
+pub fn is_self_signed(pem: &[u8]) -> bool {
+    let Ok(block) = pem::parse(pem) else { return true };
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(block.contents()) else { return true };
+    certificate.subject().as_raw() == certificate.issuer().as_raw()
+}
+
+/// The SHA-256 of a certificate's (PEM) public key, in hexadecimal digits.
+pub fn public_key_hash(pem: &[u8]) -> Option<String> {
+    let block = pem::parse(pem).ok()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(block.contents()).ok()?;
+    Some(hex(&Sha256::digest(certificate.public_key().raw)))
 }
 
 /// What a request asks for. Its signature has been checked.

@@ -17,6 +17,12 @@ pub struct ClientConfig {
     pub client_cert_pem: Option<String>,
     /// Our key.
     pub client_key_pem: Option<String>,
+    /// Our certificate chain, read again from this file from time to time (nodes' certificates rotate).
+    pub client_cert_file: Option<PathBuf>,
+    /// Our key, read with it.
+    pub client_key_file: Option<PathBuf>,
+    /// Believe any server: only to read what is checked by other means. Never with credentials.
+    pub insecure_skip_tls_verify: bool,
     /// Bearer token.
     pub token: Option<String>,
     /// Bearer token read again from this file from time to time (projected tokens rotate).
@@ -53,6 +59,9 @@ impl Default for ClientConfig {
             ca_pem: None,
             client_cert_pem: None,
             client_key_pem: None,
+            client_cert_file: None,
+            client_key_file: None,
+            insecure_skip_tls_verify: false,
             token: None,
             token_file: None,
             tls_server_name: None,
@@ -67,7 +76,7 @@ impl fmt::Debug for ClientConfig {
         f.debug_struct("ClientConfig")
             .field("server", &self.server)
             .field("user_agent", &self.user_agent)
-            .field("has_client_key", &self.client_key_pem.is_some())
+            .field("has_client_key", &(self.client_key_pem.is_some() || self.client_key_file.is_some()))
             .field("has_token", &(self.token.is_some() || self.token_file.is_some()))
             .finish_non_exhaustive()
     }

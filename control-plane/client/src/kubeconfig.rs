@@ -127,6 +127,12 @@ impl Kubeconfig {
         })
     }
 
+    /// The authority of the first cluster (PEM): what a file says that names no user.
+    pub fn authority(&self) -> Result<Option<String>> {
+        let Some(cluster) = self.clusters.first().map(|named| &named.cluster) else { return Ok(None) };
+        self.pem(cluster.certificate_authority_data.as_ref(), cluster.certificate_authority.as_ref())
+    }
+
     fn pem(&self, data: Option<&String>, file: Option<&String>) -> Result<Option<String>> {
         // Inline data wins over a file, as in other clients.
         if let Some(data) = data.filter(|d| !d.is_empty()) {

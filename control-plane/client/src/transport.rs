@@ -43,9 +43,20 @@ struct TokenFile {
     cached: Mutex<Option<(Instant, HeaderValue)>>,
 }
 
+/// A certificate that others rotate: what is needed to connect with it, what it was, and when we last
+/// looked.
+struct Identity {
+    config: ClientConfig,
+    cert: PathBuf,
+    key: PathBuf,
+    known: Mutex<(Instant, String)>,
+}
+
 /// A server over the network.
 pub(crate) struct Network {
-    hyper: Hyper<Connector, Body>,
+    /// Held for a clone or a replacement only.
+    hyper: Mutex<Hyper<Connector, Body>>,
+    identity: Option<Identity>,
     scheme: http::uri::Scheme,
     authority: http::uri::Authority,
     prefix: String,
@@ -54,7 +65,8 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    pub(crate) fn new(config: ClientConfig) -> Result<Self> {
+    pub(crate) fn new(mut config: ClientConfig) -> Result<Self> {
+        let identity = Identity::read(&mut config)?;
         let uri: Uri =
             config.server.parse().map_err(|e| Error::Config(format!("server {}: {e}", config.server)))?;
         let parts = uri.into_parts();
@@ -62,26 +74,33 @@ impl Network {
             return Err(Error::Config(format!("server {}: want https://HOST:PORT", config.server)));
         };
         let prefix = parts.path_and_query.map(|p| p.path().trim_end_matches('/').to_owned());
-        let hyper = Hyper::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(90))
-            // A dead peer must not leave watches hanging for the kernel's many minutes.
-            .http2_keep_alive_interval(Duration::from_secs(15))
-            .http2_keep_alive_timeout(Duration::from_secs(15))
-            .http2_keep_alive_while_idle(true)
-            .http2_initial_stream_window_size(1 << 20)
-            .http2_initial_connection_window_size(8 << 20)
-            .build(Connector::new(&config)?);
+        let hyper = Mutex::new(connections(&config)?);
         let token = config.token.as_deref().map(bearer).transpose()?;
         Ok(Self {
             hyper,
+            identity,
             scheme,
             authority,
             prefix: prefix.unwrap_or_default(),
             token,
             token_file: config.token_file.map(|path| TokenFile { path, cached: Mutex::new(None) }),
         })
+    }
+
+    /// The connections; new ones when the certificate has changed. Open requests end on the old ones.
+    async fn hyper(&self) -> Hyper<Connector, Body> {
+        if let Some(identity) = &self.identity {
+            match identity.changed().await {
+                Ok(None) => {}
+                Ok(Some(hyper)) => {
+                    tracing::info!("connecting with a new certificate");
+                    *self.hyper.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = hyper;
+                }
+                // Half a pair, perhaps: what we have goes on.
+                Err(error) => tracing::warn!(%error, "the client certificate could not be read again"),
+            }
+        }
+        self.hyper.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     async fn authorization(&self) -> Result<Option<HeaderValue>> {
@@ -115,10 +134,72 @@ impl Network {
         if let Some(value) = self.authorization().await.map_err(SendError::refused)? {
             request.headers_mut().insert(header::AUTHORIZATION, value);
         }
-        match self.hyper.request(request).await {
+        let hyper = self.hyper().await;
+        match hyper.request(request).await {
             Ok(response) => Ok(response.map(|b| Body::new(b.map_err(Into::into)))),
             Err(e) => Err(SendError { unsent: e.is_connect(), error: Error::Transport(Box::new(e)) }),
         }
+    }
+}
+
+fn connections(config: &ClientConfig) -> Result<Hyper<Connector, Body>> {
+    Ok(Hyper::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(Duration::from_secs(90))
+        // A dead peer must not leave watches hanging for the kernel's many minutes.
+        .http2_keep_alive_interval(Duration::from_secs(15))
+        .http2_keep_alive_timeout(Duration::from_secs(15))
+        .http2_keep_alive_while_idle(true)
+        .http2_initial_stream_window_size(1 << 20)
+        .http2_initial_connection_window_size(8 << 20)
+        .build(Connector::new(config)?))
+}
+
+impl Identity {
+    /// Reads the files, if the configuration names any, into it.
+    fn read(config: &mut ClientConfig) -> Result<Option<Self>> {
+        let (Some(cert), Some(key)) = (config.client_cert_file.clone(), config.client_key_file.clone())
+        else {
+            return Ok(None);
+        };
+        let read = |path: &PathBuf| {
+            let text = std::fs::read_to_string(path);
+            text.map_err(|e| Error::Config(format!("{}: {e}", path.display())))
+        };
+        let (cert_pem, key_pem) = (read(&cert)?, read(&key)?);
+        let known = Mutex::new((Instant::now(), cert_pem.clone()));
+        config.client_cert_pem = Some(cert_pem);
+        config.client_key_pem = Some(key_pem);
+        Ok(Some(Self { config: config.clone(), cert, key, known }))
+    }
+
+    /// Connections with the certificate of now, if it is another one.
+    async fn changed(&self) -> Result<Option<Hyper<Connector, Body>>> {
+        {
+            let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if known.0.elapsed() < TOKEN_REREAD {
+                return Ok(None);
+            }
+            known.0 = Instant::now();
+        }
+        let fail = |path: &PathBuf, e: std::io::Error| Error::Config(format!("{}: {e}", path.display()));
+        let cert_pem = tokio::fs::read_to_string(&self.cert).await.map_err(|e| fail(&self.cert, e))?;
+        {
+            let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if known.1 == cert_pem {
+                return Ok(None);
+            }
+        }
+        let key_pem = tokio::fs::read_to_string(&self.key).await.map_err(|e| fail(&self.key, e))?;
+        let config = ClientConfig {
+            client_cert_pem: Some(cert_pem.clone()),
+            client_key_pem: Some(key_pem),
+            ..self.config.clone()
+        };
+        let hyper = connections(&config)?;
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1 = cert_pem;
+        Ok(Some(hyper))
     }
 }
 

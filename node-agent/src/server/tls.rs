@@ -2,14 +2,17 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -26,6 +29,59 @@ pub struct TlsFiles {
     pub key_pem: String,
     /// The CA of client certificates.
     pub client_ca_pem: String,
+    /// Certificate and key as files that others rotate; they are read again from time to time.
+    pub files: Option<(PathBuf, PathBuf)>,
+}
+
+/// The files are looked at so often.
+const REREAD: Duration = Duration::from_secs(30);
+
+/// The serving certificate, which may change while it serves.
+#[derive(Debug)]
+struct Serving {
+    files: Option<(PathBuf, PathBuf)>,
+    // Held to look and to replace only.
+    known: Mutex<(Instant, Arc<CertifiedKey>)>,
+}
+
+impl Serving {
+    fn now(&self) -> Arc<CertifiedKey> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((cert, key)) = &self.files else { return Arc::clone(&known.1) };
+        if known.0.elapsed() >= REREAD {
+            known.0 = Instant::now();
+            // Two small files, and half a pair is no news: what we have goes on.
+            let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| error.to_string());
+            let pair = read(cert).and_then(|cert| Ok((cert, read(key)?)));
+            match pair.and_then(|(cert, key)| certified(&cert, &key).map_err(|error| error.to_string())) {
+                Ok(new) => known.1 = new,
+                Err(error) => tracing::warn!(error, "the serving certificate could not be read again"),
+            }
+        }
+        Arc::clone(&known.1)
+    }
+}
+
+impl ResolvesServerCert for Serving {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.now())
+    }
+}
+
+fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| TlsError::Pem(what, error))
+}
+
+fn certified(cert_pem: &str, key_pem: &str) -> Result<Arc<CertifiedKey>, TlsError> {
+    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
+        .map_err(|error| TlsError::Pem("serving key", error))?;
+    let tls = |error: rustls::Error| TlsError::Tls(error.to_string());
+    let key = rustls::crypto::ring::sign::any_supported_type(&key).map_err(tls)?;
+    let certified = CertifiedKey::new(certificates(cert_pem, "serving certificate")?, key);
+    certified.keys_match().map_err(tls)?;
+    Ok(Arc::new(certified))
 }
 
 /// What keeps the API from being served.
@@ -57,18 +113,13 @@ pub struct Caller {
 }
 
 pub(super) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
-    let certificates = |pem: &str, what| {
-        CertificateDer::pem_slice_iter(pem.as_bytes())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| TlsError::Pem(what, error))
-    };
     let tls = |error: &dyn std::fmt::Display| TlsError::Tls(error.to_string());
     let mut roots = RootCertStore::empty();
     for root in certificates(&files.client_ca_pem, "client CA")? {
         roots.add(root).map_err(|error| tls(&error))?;
     }
-    let key = PrivateKeyDer::from_pem_slice(files.key_pem.as_bytes())
-        .map_err(|error| TlsError::Pem("serving key", error))?;
+    let known = Mutex::new((Instant::now(), certified(&files.cert_pem, &files.key_pem)?));
+    let serving = Serving { files: files.files.clone(), known };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()
@@ -77,8 +128,7 @@ pub(super) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
         .with_safe_default_protocol_versions()
         .map_err(|error| tls(&error))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates(&files.cert_pem, "serving certificate")?, key)
-        .map_err(|error| tls(&error))?;
+        .with_cert_resolver(Arc::new(serving));
     // Streams are upgrades of HTTP/1.1.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))

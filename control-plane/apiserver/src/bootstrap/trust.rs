@@ -48,8 +48,8 @@ pub(super) fn cluster_info(trust: &Trust) -> Option<Value> {
     let authority = base64::engine::general_purpose::STANDARD.encode(&trust.cluster_ca);
     let kubeconfig = format!(
         "apiVersion: v1\nkind: Config\nclusters:\n- name: \"\"\n  cluster:\n    \
-         certificate-authority-data: {authority}\n    server: {}\ncontexts: null\ncurrent-context: \"\"\n\
-         users: null\n",
+         certificate-authority-data: {authority}\n    server: {}\ncontexts: []\ncurrent-context: \"\"\n\
+         users: []\n",
         trust.url
     );
     Some(map("kube-public", "cluster-info", &json!({"kubeconfig": kubeconfig})))

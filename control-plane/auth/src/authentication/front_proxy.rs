@@ -74,8 +74,8 @@ impl FrontProxy {
     }
 }
 
-/// Undoes percent encoding; what is malformed stays as it is.
-pub(crate) fn unescape(key: &str) -> String {
+/// Undoes percent encoding, as keys in the names of headers have it; what is malformed stays as it is.
+pub fn unescape(key: &str) -> String {
     let mut bytes = Vec::with_capacity(key.len());
     let mut rest = key.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
