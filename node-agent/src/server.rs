@@ -70,6 +70,34 @@ pub trait Node: Send + Sync + 'static {
     fn runtime(&self) -> &Runtime;
 }
 
+/// The upgraded streams: they end with the server.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Open {
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl Open {
+    /// A stream's work, ended by the end of the server.
+    pub(crate) fn until_closed<F>(&self, work: F) -> impl Future<Output = ()> + Send + use<F>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let closing = self.closing.clone();
+        self.tasks.track_future(async move {
+            closing.run_until_cancelled(work).await;
+        })
+    }
+
+    /// The same as a task.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let closing = self.closing.clone();
+        self.tasks.spawn(async move {
+            closing.run_until_cancelled(work).await;
+        });
+    }
+}
+
 /// Shared by the handlers.
 pub(crate) type Shared = Arc<dyn Node>;
 
@@ -122,6 +150,8 @@ pub async fn serve(
     let listener = TcpListener::bind(listen).await.map_err(|source| TlsError::Listen { listen, source })?;
     let routes = router(node);
     let connections = TaskTracker::new();
+    let open = Open { tasks: connections.clone(), closing: cancel.clone() };
+    let routes = routes.layer(axum::Extension(open));
     loop {
         let accepted = tokio::select! {
             () = cancel.cancelled() => break,

@@ -11,6 +11,7 @@ mod policies;
 mod refusals;
 mod secure;
 mod security;
+mod sockets;
 mod streams;
 mod subresources;
 mod support;

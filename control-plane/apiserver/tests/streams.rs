@@ -1,6 +1,7 @@
 //! Logs and upgraded streams pass through to a kubelet unchanged.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{Request, Response, StatusCode};
@@ -23,6 +24,27 @@ use crate::support::Server;
 async fn kubelet(mut request: Request<Incoming>) -> Result<Response<String>, Infallible> {
     let asked = request.uri().to_string();
     let mut response = Response::new(asked);
+    match request.uri().path() {
+        "/redirect" => {
+            *response.status_mut() = StatusCode::FOUND;
+            response.headers_mut().insert("location", "/there/x?y=1".parse().expect("a header"));
+            return Ok(response);
+        }
+        "/page" => {
+            let page = "<a href=\"/there\">there</a> <a href=\"here\">here</a>";
+            *response.body_mut() = page.to_owned();
+            response
+                .headers_mut()
+                .insert("content-type", "text/html; charset=utf-8".parse().expect("a header"));
+            return Ok(response);
+        }
+        path if path.starts_with("/echo") => {
+            let text = format!("{} {}", request.method(), request.uri());
+            *response.body_mut() = text;
+            return Ok(response);
+        }
+        _ => {}
+    }
     if request.headers().contains_key("upgrade") {
         let upgrade = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
@@ -51,8 +73,8 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn logs_and_exec_reach_the_kubelet() {
+/// A server, the address of its plain port, and a kubelet with the pod `p`.
+pub(crate) async fn with_kubelet() -> (Server, SocketAddr) {
     let server = Server::start().await;
     let dir = tempfile::tempdir().expect("a folder");
     let options = PkiOptions { server_names: Vec::new(), server_ips: Vec::new() };
@@ -88,7 +110,12 @@ async fn logs_and_exec_reach_the_kubelet() {
     });
     let (status, answer) = server.send("POST", "/api/v1/namespaces/default/pods", Some(pod)).await;
     assert_eq!(status, 201, "{answer}");
+    (server, address)
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_and_exec_reach_the_kubelet() {
+    let (_server, address) = with_kubelet().await;
     let ask = async |head: &str| {
         let mut stream = TcpStream::connect(address).await.expect("connected");
         stream.write_all(format!("{head}\r\nHost: x\r\n\r\n").as_bytes()).await.expect("written");

@@ -7,13 +7,17 @@
 
 mod collect;
 mod graph;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use skep_api::resource::GroupVersionResource;
+use skep_client::events::Recorder;
 use skep_client::{Client, Error, Informer, ListParams, PartialObject, Store, WorkQueue};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,16 +28,21 @@ const WORKERS: usize = 10;
 /// How often discovery is read for new resources.
 const REFRESH: Duration = Duration::from_secs(30);
 
+/// How long a resource that can't be read holds up the others.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A watched resource.
 struct Watched {
     resource: Arc<Resource>,
     store: Store<PartialObject>,
+    since: Instant,
     stop: CancellationToken,
 }
 
 /// The controller.
 pub(crate) struct GarbageCollector {
     client: Client,
+    recorder: Recorder,
     graph: Arc<Mutex<Graph>>,
     watched: RwLock<HashMap<GroupVersionResource, Watched>>,
     /// Uids of objects to look at.
@@ -41,9 +50,10 @@ pub(crate) struct GarbageCollector {
 }
 
 impl GarbageCollector {
-    pub(crate) fn new(client: &Client) -> Self {
+    pub(crate) fn new(client: &Client, recorder: &Recorder) -> Self {
         Self {
             client: client.clone(),
+            recorder: recorder.clone(),
             graph: Arc::default(),
             watched: RwLock::default(),
             queue: WorkQueue::new(),
@@ -94,7 +104,7 @@ impl GarbageCollector {
                 let resource = Arc::new(resource);
                 let stop = cancel.child_token();
                 let store = self.watch(resource.clone(), tracker, stop.clone());
-                Watched { resource, store, stop }
+                Watched { resource, store, since: Instant::now(), stop }
             });
         }
         Ok(())
@@ -123,10 +133,12 @@ impl GarbageCollector {
             .spawn(tracker, stop)
     }
 
-    /// Whether the graph shows all there is.
+    /// Whether the graph shows all there is; a resource that can't be read (its extension server is away)
+    /// holds up the others only for a while.
     fn is_synced(&self) -> bool {
         let watched = self.watched.read().unwrap_or_else(PoisonError::into_inner);
-        !watched.is_empty() && watched.values().all(|w| w.store.is_synced())
+        let ready = |w: &Watched| w.store.is_synced() || w.since.elapsed() > PATIENCE;
+        !watched.is_empty() && watched.values().all(ready)
     }
 
     /// The resource of a kind, by what owner references say.

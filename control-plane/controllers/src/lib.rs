@@ -121,7 +121,7 @@ pub async fn run(client: Client, config: ControllersConfig, cancel: Cancellation
     let eviction =
         taint_eviction::TaintEviction::new(&client, &recorder("taint-eviction-controller"), &mut sources);
     let pod_gc = pod_gc::PodGc::new(&client, &sources);
-    let gc = gc::GarbageCollector::new(&client);
+    let gc = gc::GarbageCollector::new(&client, &recorder("garbage-collector-controller"));
 
     let work = async {
         // Cancel-safe: the informers are the tracker's.

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
+use skep_api::resource::GroupVersionResource;
 use skep_client::reconcile::Next;
 use skep_client::{
     Client, DeleteParams, Error, ListParams, PartialObject, Patch, PatchParams, Propagation, Store, WorkQueue,
@@ -104,7 +105,7 @@ impl Namespaces {
     async fn empty_resource(&self, namespace: &str, resource: &Resource, remains: &mut Remains) {
         let result = self.try_empty(namespace, resource, remains).await;
         if let Err(error) = result {
-            remains.content.push(format!("{}: {error}", resource.gvr));
+            remains.content.push(error.to_string());
         }
     }
 
@@ -136,8 +137,18 @@ impl Namespaces {
         }
         let name = format!("{}.{}", resource.gvr.resource, resource.gvr.group);
         remains.objects.insert(name, after.items.len());
+        let mut kept = false;
         for finalizer in after.items.iter().flat_map(|o| o.metadata.finalizers.iter().flatten()) {
             *remains.finalizers.entry(finalizer.clone()).or_default() += 1;
+            kept = true;
+        }
+        // What has time left, or finalizers, may still be there; everything else should be gone.
+        let graceful = |o: &PartialObject| o.metadata.deletion_grace_period_seconds.is_some_and(|s| s > 0);
+        if !kept && !after.items.iter().any(graceful) {
+            let GroupVersionResource { group, version, resource } = &resource.gvr;
+            remains.content.push(format!(
+                "unexpected items still remain in namespace: {namespace} for gvr: {group}/{version}, Resource={resource}"
+            ));
         }
         Ok(())
     }
@@ -174,10 +185,13 @@ fn conditions(before: &[NamespaceCondition], remains: &Remains, now: Timestamp) 
         (
             "NamespaceDeletionDiscoveryFailure",
             (!remains.discovery.is_empty()).then(|| {
-                (
-                    "DiscoveryFailed",
-                    format!("Discovery failed for some groups: {}", remains.discovery.join(", ")),
-                )
+                let message = format!(
+                    "Discovery failed for some groups, {} failing: unable to retrieve the complete list of \
+                     server APIs: {}",
+                    remains.discovery.len(),
+                    remains.discovery.join(", ")
+                );
+                ("DiscoveryFailed", message)
             }),
             ("ResourcesDiscovered", "All resources successfully discovered"),
         ),
@@ -189,7 +203,13 @@ fn conditions(before: &[NamespaceCondition], remains: &Remains, now: Timestamp) 
         (
             "NamespaceDeletionContentFailure",
             (!remains.content.is_empty()).then(|| {
-                let message = format!("Failed to delete all resource types: {}", remains.content.join(", "));
+                let mut errors = remains.content.clone();
+                errors.sort();
+                let message = format!(
+                    "Failed to delete all resource types, {} remaining: {}",
+                    errors.len(),
+                    errors.join(", ")
+                );
                 ("ContentDeletionFailed", message)
             }),
             ("ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
@@ -235,4 +255,85 @@ fn conditions(before: &[NamespaceCondition], remains: &Remains, now: Timestamp) 
 pub(crate) fn is_alive(namespace: &Namespace) -> bool {
     namespace.metadata.deletion_timestamp.is_none()
         && namespace.status.as_ref().and_then(|s| s.phase.as_deref()) != Some("Terminating")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(remains: &Remains, before: &[NamespaceCondition]) -> Vec<NamespaceCondition> {
+        conditions(before, remains, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn conditions_say_what_is_left_as_upstream_words_it() {
+        let remains = Remains {
+            objects: BTreeMap::from([("pods.".to_owned(), 2), ("things.example.com".to_owned(), 1)]),
+            finalizers: BTreeMap::from([("example.com/keep".to_owned(), 1)]),
+            discovery: vec![
+                "metrics.k8s.io/v1beta1: the server is currently unable to handle the request".to_owned(),
+            ],
+            content: vec!["b".to_owned(), "a".to_owned()],
+        };
+        let conditions = told(&remains, &[]);
+        let said: Vec<[&str; 4]> = conditions
+            .iter()
+            .map(|c| {
+                let text =
+                    |text: &Option<String>| text.as_deref().unwrap_or_default().to_owned().leak() as &str;
+                [c.type_.as_str(), c.status.as_str(), text(&c.reason), text(&c.message)]
+            })
+            .collect();
+        assert_eq!(
+            said,
+            [
+                [
+                    "NamespaceDeletionDiscoveryFailure",
+                    "True",
+                    "DiscoveryFailed",
+                    "Discovery failed for some groups, 1 failing: unable to retrieve the complete list of server APIs: \
+                     metrics.k8s.io/v1beta1: the server is currently unable to handle the request",
+                ],
+                [
+                    "NamespaceDeletionGroupVersionParsingFailure",
+                    "False",
+                    "ParsedGroupVersions",
+                    "All legacy kube types successfully parsed",
+                ],
+                [
+                    "NamespaceDeletionContentFailure",
+                    "True",
+                    "ContentDeletionFailed",
+                    "Failed to delete all resource types, 2 remaining: a, b",
+                ],
+                [
+                    "NamespaceContentRemaining",
+                    "True",
+                    "SomeResourcesRemain",
+                    "Some resources are remaining: pods. has 2 resource instances, things.example.com has 1 resource instances",
+                ],
+                [
+                    "NamespaceFinalizersRemaining",
+                    "True",
+                    "SomeFinalizersRemain",
+                    "Some content in the namespace has finalizers remaining: example.com/keep in 1 resource instances",
+                ],
+            ]
+        );
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_until_its_status_changes() {
+        let before = told(&Remains::default(), &[]);
+        assert!(before.iter().all(|c| c.status == "False"));
+        let later = Timestamp::UNIX_EPOCH + Duration::from_secs(60);
+        let remains = Remains { content: vec!["a".to_owned()], ..Remains::default() };
+        let after = conditions(&before, &remains, later);
+        let changed: Vec<&str> = after
+            .iter()
+            .filter(|c| c.last_transition_time == Some(Time(later)))
+            .map(|c| c.type_.as_str())
+            .collect();
+        assert_eq!(changed, ["NamespaceDeletionContentFailure"]);
+    }
 }

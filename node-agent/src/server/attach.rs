@@ -1,6 +1,7 @@
 //! `/attach/…`: the streams of a container's own process, over a WebSocket (GET) or SPDY (POST). Output comes from the container's log
 //! writer as frames (stream, length in four bytes, data); input goes to its FIFO.
 
+use axum::Extension;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{Path, Query, Request, State};
 use axum::response::Response;
@@ -9,11 +10,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
-use super::Shared;
 use super::channels::{self, Reader, Said, Writer};
 use super::query::{Parameters, Streams};
 use super::refusal::Refusal;
 use super::spdy;
+use super::{Open, Shared};
 
 /// No frame of the log writer is larger.
 const MAX_FRAME: usize = 1 << 20;
@@ -22,13 +23,16 @@ pub(super) async fn get(
     State(node): State<Shared>,
     Path((namespace, pod, container)): Path<(String, String, String)>,
     Query(parameters): Query<Parameters>,
+    Extension(open): Extension<Open>,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     let upgrade = upgrade.map_err(|_| Refusal::bad_request("Upgrade request required"))?;
     let (record, streams) = target(&node, &namespace, &pod, &container, &parameters).await?;
-    Ok(channels::offer(upgrade).on_upgrade(async move |socket| {
-        let (reader, writer) = channels::split(socket);
-        run(&node, reader, writer, &record, streams).await;
+    Ok(channels::offer(upgrade).on_upgrade(move |socket| {
+        open.until_closed(async move {
+            let (reader, writer) = channels::split(socket);
+            run(&node, reader, writer, &record, streams).await;
+        })
     }))
 }
 
@@ -36,12 +40,14 @@ pub(super) async fn post(
     State(node): State<Shared>,
     Path((namespace, pod, container)): Path<(String, String, String)>,
     Query(parameters): Query<Parameters>,
+    Extension(open): Extension<Open>,
     mut request: Request,
 ) -> Result<Response, Refusal> {
     let (record, streams) = target(&node, &namespace, &pod, &container, &parameters).await?;
-    let offer = spdy::Offer::new(&mut request, &[channels::STREAMS])?;
+    let offer = spdy::Offer::new(&mut request, &channels::STREAMS, &open)?;
+    let protocol = offer.protocol();
     Ok(offer.accept(async move |connection| {
-        channels::run_streams(connection, streams, async |reader, writer| {
+        channels::run_streams(connection, protocol, streams, async |reader, writer| {
             run(&node, reader, writer, &record, streams).await;
         })
         .await;

@@ -7,6 +7,8 @@ mod streams;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
@@ -25,7 +27,9 @@ const CLOSE: u8 = 255;
 
 const V5: &str = "v5.channel.k8s.io";
 const V4: &str = "v4.channel.k8s.io";
+const V4_TEXT: &str = "v4.base64.channel.k8s.io";
 const V1: &str = "channel.k8s.io";
+const V1_TEXT: &str = "base64.channel.k8s.io";
 
 /// A client may send this much in one message.
 const MAX_MESSAGE: usize = 1 << 20;
@@ -42,16 +46,52 @@ pub(super) enum Dialect {
     V1,
 }
 
-/// Offers what we speak.
-pub(super) fn offer(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
-    upgrade.protocols([V5, V4, V1]).max_message_size(MAX_MESSAGE)
+/// How messages are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// The channel is the first byte of a binary message.
+    Binary,
+    /// The channel is the first digit of a text, the rest is base64.
+    Base64,
 }
 
-pub(super) fn agreed(socket: &WebSocket) -> Dialect {
+/// Offers what we speak.
+pub(super) fn offer(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
+    upgrade.protocols([V5, V4, V4_TEXT, V1, V1_TEXT]).max_message_size(MAX_MESSAGE)
+}
+
+pub(super) fn agreed(socket: &WebSocket) -> (Dialect, Framing) {
     match socket.protocol().and_then(|protocol| protocol.to_str().ok()) {
-        Some(V5) => Dialect::V5,
-        Some(V4) => Dialect::V4,
-        _ => Dialect::V1,
+        Some(V5) => (Dialect::V5, Framing::Binary),
+        Some(V4) => (Dialect::V4, Framing::Binary),
+        Some(V4_TEXT) => (Dialect::V4, Framing::Base64),
+        Some(V1_TEXT) => (Dialect::V1, Framing::Base64),
+        _ => (Dialect::V1, Framing::Binary),
+    }
+}
+
+/// A text message as the binary one that it stands for; `None` when it is malformed.
+pub(super) fn decode(text: &str) -> Option<Bytes> {
+    let digit = text.bytes().next().filter(u8::is_ascii_digit)?;
+    let mut message = vec![digit - b'0'];
+    STANDARD.decode_vec(text.get(1..)?, &mut message).ok()?;
+    Some(message.into())
+}
+
+/// A message on a channel.
+pub(super) fn message(framing: Framing, channel: u8, bytes: &[u8]) -> Message {
+    match framing {
+        Framing::Binary => {
+            let mut message = BytesMut::with_capacity(bytes.len() + 1);
+            message.put_u8(channel);
+            message.put_slice(bytes);
+            Message::Binary(message.freeze())
+        }
+        Framing::Base64 => {
+            let mut text = char::from(b'0' + channel % 10).to_string();
+            STANDARD.encode_string(bytes, &mut text);
+            Message::text(text)
+        }
     }
 }
 
@@ -100,40 +140,40 @@ pub(super) enum Gone {
 
 /// The receiving half.
 pub(super) enum Reader {
-    Socket { stream: SplitStream<WebSocket>, dialect: Dialect },
+    Socket { stream: SplitStream<WebSocket>, dialect: Dialect, framing: Framing },
     Streams(Box<streams::Reader>),
 }
 
 /// The sending half.
 pub(super) enum Writer {
-    Socket { sink: SplitSink<WebSocket, Message>, dialect: Dialect },
+    Socket { sink: SplitSink<WebSocket, Message>, dialect: Dialect, framing: Framing },
     Streams(Box<streams::Writer>),
 }
 
 pub(super) fn split(socket: WebSocket) -> (Reader, Writer) {
-    let dialect = agreed(&socket);
+    let (dialect, framing) = agreed(&socket);
     let (sink, stream) = socket.split();
-    (Reader::Socket { stream, dialect }, Writer::Socket { sink, dialect })
+    (Reader::Socket { stream, dialect, framing }, Writer::Socket { sink, dialect, framing })
 }
 
-pub(super) use streams::{PROTOCOL as STREAMS, run as run_streams};
+pub(super) use streams::{PROTOCOLS as STREAMS, run as run_streams};
 
 impl Reader {
     /// The next thing the client says; `None` when it is gone. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Said> {
-        let (stream, dialect) = match self {
-            Self::Socket { stream, dialect } => (stream, *dialect),
+        let (stream, dialect, framing) = match self {
+            Self::Socket { stream, dialect, framing } => (stream, *dialect, *framing),
             Self::Streams(streams) => return streams.next().await,
         };
         loop {
-            match stream.next().await? {
-                Ok(Message::Binary(bytes)) => {
-                    if let Some(said) = understand(dialect, &bytes) {
-                        return Some(said);
-                    }
-                }
+            let message = match stream.next().await? {
+                Ok(Message::Binary(bytes)) if framing == Framing::Binary => Some(bytes),
+                Ok(Message::Text(text)) if framing == Framing::Base64 => decode(&text),
                 Ok(Message::Close(_)) | Err(_) => return None,
-                Ok(Message::Text(_) | Message::Ping(_) | Message::Pong(_)) => {}
+                Ok(_) => None,
+            };
+            if let Some(said) = message.and_then(|message| understand(dialect, &message)) {
+                return Some(said);
             }
         }
     }
@@ -153,12 +193,7 @@ impl Writer {
     /// Sends output. An error means that the client is gone.
     pub(super) async fn send(&mut self, channel: u8, bytes: &[u8]) -> Result<(), Gone> {
         match self {
-            Self::Socket { sink, .. } => {
-                let mut message = BytesMut::with_capacity(bytes.len() + 1);
-                message.put_u8(channel);
-                message.put_slice(bytes);
-                Ok(sink.send(Message::Binary(message.freeze())).await?)
-            }
+            Self::Socket { sink, framing, .. } => Ok(sink.send(message(*framing, channel, bytes)).await?),
             Self::Streams(streams) => Ok(streams.send(channel, bytes).await?),
         }
     }
@@ -168,7 +203,7 @@ impl Writer {
         let succeeded = status["status"] == "Success";
         let dialect = match &self {
             Self::Socket { dialect, .. } => *dialect,
-            Self::Streams(_) => Dialect::V4,
+            Self::Streams(streams) => streams.dialect(),
         };
         match dialect {
             Dialect::V5 | Dialect::V4 => self.send(ERROR, status.to_string().as_bytes()).await?,
@@ -222,6 +257,20 @@ mod tests {
                 want,
                 "{dialect:?} {message:?}"
             );
+        }
+    }
+
+    #[test]
+    fn texts_stand_for_binary_messages() {
+        let text = message(Framing::Base64, STDOUT, b"hello");
+        assert_eq!(text, Message::text("1aGVsbG8="));
+        assert_eq!(decode("1aGVsbG8="), Some(Bytes::from_static(b"\x01hello")));
+        assert_eq!(
+            message(Framing::Binary, STDOUT, b"hello"),
+            Message::Binary(Bytes::from_static(b"\x01hello"))
+        );
+        for malformed in ["", "x", "0?", "é"] {
+            assert_eq!(decode(malformed), None, "{malformed}");
         }
     }
 

@@ -1,16 +1,17 @@
 //! `/exec/…`: a command in a container, with its streams over a WebSocket (GET) or SPDY (POST).
 
+use axum::Extension;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{Path, Query, Request, State};
 use axum::response::Response;
 use skep_runtime::{ContainerState, ExecRequest, ExecSession};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
-use super::Shared;
 use super::channels::{self, Gone, Reader, Said, Writer, exit_status};
 use super::query::{Parameters, Streams, command};
 use super::refusal::Refusal;
 use super::spdy;
+use super::{Open, Shared};
 
 /// Output is passed on in pieces of this size at most.
 const BLOCK: usize = 32 << 10;
@@ -19,13 +20,16 @@ pub(super) async fn get(
     State(node): State<Shared>,
     Path((namespace, pod, container)): Path<(String, String, String)>,
     Query(parameters): Query<Parameters>,
+    Extension(open): Extension<Open>,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     let upgrade = upgrade.map_err(|_| Refusal::bad_request("Upgrade request required"))?;
     let order = Order::new(&node, &namespace, &pod, &container, &parameters).await?;
-    Ok(channels::offer(upgrade).on_upgrade(async move |socket| {
-        let (reader, writer) = channels::split(socket);
-        order.run(&node, reader, writer).await;
+    Ok(channels::offer(upgrade).on_upgrade(move |socket| {
+        open.until_closed(async move {
+            let (reader, writer) = channels::split(socket);
+            order.run(&node, reader, writer).await;
+        })
     }))
 }
 
@@ -33,13 +37,15 @@ pub(super) async fn post(
     State(node): State<Shared>,
     Path((namespace, pod, container)): Path<(String, String, String)>,
     Query(parameters): Query<Parameters>,
+    Extension(open): Extension<Open>,
     mut request: Request,
 ) -> Result<Response, Refusal> {
     let order = Order::new(&node, &namespace, &pod, &container, &parameters).await?;
-    let offer = spdy::Offer::new(&mut request, &[channels::STREAMS])?;
+    let offer = spdy::Offer::new(&mut request, &channels::STREAMS, &open)?;
+    let protocol = offer.protocol();
     Ok(offer.accept(async move |connection| {
         let streams = order.streams;
-        channels::run_streams(connection, streams, async |reader, writer| {
+        channels::run_streams(connection, protocol, streams, async |reader, writer| {
             order.run(&node, reader, writer).await;
         })
         .await;

@@ -10,10 +10,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use axum::Extension;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, Query, Request, State};
 use axum::response::Response;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use nix::sched::{CloneFlags, setns};
@@ -23,13 +24,14 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::Shared;
-use super::channels::LINGER;
+use super::channels::{self, Framing, LINGER};
 use super::query::{Parameters, ports};
 use super::refusal::Refusal;
 use super::spdy;
+use super::{Open, Shared};
 
-const PROTOCOL: &str = "v4.channel.k8s.io";
+const BINARY: &str = "v4.channel.k8s.io";
+const BASE64: &str = "v4.base64.channel.k8s.io";
 /// What kubectl asks for: SPDY, and on it the older protocol, inside of a WebSocket.
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 const STREAMS: &str = "portforward.k8s.io";
@@ -44,32 +46,40 @@ pub(super) async fn get(
     State(node): State<Shared>,
     Path((namespace, pod)): Path<(String, String)>,
     Query(parameters): Query<Parameters>,
+    Extension(open): Extension<Open>,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     let upgrade = upgrade.map_err(|_| Refusal::bad_request("Upgrade request required"))?;
     let netns = node.network_namespace(&namespace, &pod)?;
-    let upgrade = upgrade.max_message_size(MAX_MESSAGE).protocols([TUNNEL, PROTOCOL]);
+    let upgrade = upgrade.max_message_size(MAX_MESSAGE).protocols([TUNNEL, BINARY, BASE64]);
     if upgrade.selected_protocol().is_some_and(|protocol| protocol == TUNNEL) {
-        return Ok(upgrade.on_upgrade(async move |socket| streams::run(spdy::tunnel(socket), netns).await));
+        let run = move |socket| open.until_closed(streams::run(spdy::tunnel(socket), netns));
+        return Ok(upgrade.on_upgrade(run));
     }
     let ports = ports(&parameters)?;
     if ports.len() > MAX_PORTS {
         return Err(Refusal::bad_request(format!("at most {MAX_PORTS} ports")));
     }
-    Ok(upgrade.on_upgrade(async move |socket| run(socket, &ports, netns).await))
+    let framing = match upgrade.selected_protocol() {
+        Some(protocol) if protocol == BASE64 => Framing::Base64,
+        _ => Framing::Binary,
+    };
+    let run = move |socket| open.until_closed(async move { run(socket, framing, &ports, netns).await });
+    Ok(upgrade.on_upgrade(run))
 }
 
 pub(super) async fn post(
     State(node): State<Shared>,
     Path((namespace, pod)): Path<(String, String)>,
+    Extension(open): Extension<Open>,
     mut request: Request,
 ) -> Result<Response, Refusal> {
     let netns = node.network_namespace(&namespace, &pod)?;
-    let offer = spdy::Offer::new(&mut request, &[STREAMS])?;
+    let offer = spdy::Offer::new(&mut request, &[STREAMS], &open)?;
     Ok(offer.accept(async move |connection| streams::run(connection, netns).await))
 }
 
-async fn run(socket: WebSocket, ports: &[u16], netns: Option<PathBuf>) {
+async fn run(socket: WebSocket, framing: Framing, ports: &[u16], netns: Option<PathBuf>) {
     let (sink, stream) = socket.split();
     let (sender, receiver) = mpsc::channel::<(u8, Bytes)>(QUEUE);
     let mut tasks = JoinSet::new();
@@ -96,10 +106,10 @@ async fn run(socket: WebSocket, ports: &[u16], netns: Option<PathBuf>) {
         }
     }
     drop(sender);
-    let mut downstream = std::pin::pin!(downstream(stream, inputs));
+    let mut downstream = std::pin::pin!(downstream(stream, framing, inputs));
     tokio::select! {
         () = &mut downstream => {}
-        () = speak(sink, receiver) => {
+        () = speak(sink, framing, receiver) => {
             // Closing over input that is not read would reset the connection, and what is on its way with it.
             let _late = tokio::time::timeout(LINGER, downstream).await;
         }
@@ -138,9 +148,17 @@ async fn upstream(channel: u8, mut from: OwnedReadHalf, sender: mpsc::Sender<(u8
     }
 }
 
-async fn downstream(mut stream: SplitStream<WebSocket>, mut inputs: HashMap<u8, OwnedWriteHalf>) {
+async fn downstream(
+    mut stream: SplitStream<WebSocket>,
+    framing: Framing,
+    mut inputs: HashMap<u8, OwnedWriteHalf>,
+) {
     while let Some(Ok(message)) = stream.next().await {
-        let Message::Binary(bytes) = message else { continue };
+        let bytes = match (framing, message) {
+            (Framing::Binary, Message::Binary(bytes)) => bytes,
+            (Framing::Base64, Message::Text(text)) => channels::decode(&text).unwrap_or_default(),
+            _ => continue,
+        };
         let Some((channel, data)) = bytes.split_first() else { continue };
         if let Some(to) = inputs.get_mut(channel)
             && to.write_all(data).await.is_err()
@@ -150,12 +168,13 @@ async fn downstream(mut stream: SplitStream<WebSocket>, mut inputs: HashMap<u8, 
     }
 }
 
-async fn speak(mut sink: SplitSink<WebSocket, Message>, mut receiver: mpsc::Receiver<(u8, Bytes)>) {
+async fn speak(
+    mut sink: SplitSink<WebSocket, Message>,
+    framing: Framing,
+    mut receiver: mpsc::Receiver<(u8, Bytes)>,
+) {
     while let Some((channel, data)) = receiver.recv().await {
-        let mut message = BytesMut::with_capacity(data.len() + 1);
-        message.put_u8(channel);
-        message.put_slice(&data);
-        if sink.send(Message::Binary(message.freeze())).await.is_err() {
+        if sink.send(channels::message(framing, channel, &data)).await.is_err() {
             return;
         }
     }

@@ -104,7 +104,8 @@ pub(super) async fn stream(call: &Call<'_>, body: Body) -> Result<Answer, ApiErr
     let (host, port) = address(call, node).await?;
     let kubelets = kubelets(call)?;
     let stream = kubelets.connect(&host, port).await?;
-    let outgoing = Outgoing { path: &path, host: &format!("{host}:{port}"), more: Vec::new() };
+    let plain = call.request.subresource == "log";
+    let outgoing = Outgoing { path: &path, host: &format!("{host}:{port}"), plain, more: Vec::new() };
     relay::pass(call, body, stream, outgoing).await
 }
 

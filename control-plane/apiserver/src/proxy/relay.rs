@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use http::header::{AUTHORIZATION, CONNECTION, HOST, SEC_WEBSOCKET_PROTOCOL, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    AUTHORIZATION, CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -91,6 +94,8 @@ pub(super) struct Outgoing<'a> {
     pub(super) path: &'a str,
     /// The Host header there.
     pub(super) host: &'a str,
+    /// An upgrade the client asks for ends at this server: the other end is not asked for it.
+    pub(super) plain: bool,
     /// Headers beside those of the client.
     pub(super) more: Vec<(HeaderName, HeaderValue)>,
 }
@@ -122,8 +127,14 @@ where
     *request.method_mut() = call.method.clone();
     *request.uri_mut() = uri;
     *request.headers_mut() = passed_headers(call.headers, host);
+    if outgoing.plain {
+        let headers = request.headers_mut();
+        for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION] {
+            headers.remove(name);
+        }
+    }
     request.headers_mut().extend(outgoing.more);
-    let client = call.extensions.get::<OnUpgrade>().cloned();
+    let client = call.extensions.get::<OnUpgrade>().filter(|_| !outgoing.plain).cloned();
     let response = sender.send_request(request).await.map_err(gone)?;
     relay.answer(response, client)
 }

@@ -90,7 +90,8 @@ pub(super) async fn find(call: &Call<'_>, rest: &str) -> Result<Other, ApiError>
 
 /// What a status may say must not lead to this machine's own services.
 fn proxyable(host: &str) -> Result<(), ApiError> {
-    let local = match host.parse::<IpAddr>() {
+    // A mapped IPv4 address is that address.
+    let local = match host.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
         Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified(),
         Ok(IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified(),
         Err(_) => host == "localhost",
@@ -166,7 +167,7 @@ impl Other {
         // The other end sees the host that the client asked for, and so links to it.
         let asked = call.headers.get(HOST).and_then(|value| value.to_str().ok());
         let host = asked.or_else(|| call.uri.authority().map(Authority::as_str)).unwrap_or(&address);
-        let outgoing = || Outgoing { path: &self.path, host, more: forwarded(call) };
+        let outgoing = || Outgoing { path: &self.path, host, plain: false, more: forwarded(call) };
         let answer = if self.kubelet {
             let stream = kubelets(call)?.connect(&self.host, self.port).await?;
             relay::pass(call, body, stream, outgoing()).await?

@@ -3,8 +3,10 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde_json::{Value, json};
+use skep_client::events::EventType;
 use skep_client::reconcile::Next;
 use skep_client::{Api, DeleteParams, Error, PartialObject, Patch, PatchParams, Propagation};
 
@@ -20,6 +22,8 @@ enum Owner {
     Waiting,
     /// It is gone.
     Gone,
+    /// Nobody can say: its kind is not served, or the reference can't be right.
+    Unknown,
 }
 
 impl GarbageCollector {
@@ -73,6 +77,10 @@ impl GarbageCollector {
         for owner in &owners {
             states.push(self.state(owner, known).await?);
         }
+        if states.contains(&Owner::Unknown) {
+            // Never delete for that: a kind may come (back).
+            return Ok(Next::After(super::REFRESH));
+        }
         if states.contains(&Owner::Solid) {
             if states.iter().any(|s| *s != Owner::Solid) {
                 let kept: Vec<&OwnerReference> =
@@ -117,25 +125,30 @@ impl GarbageCollector {
     }
 
     async fn state(&self, owner: &OwnerReference, dependent: &Known) -> Result<Owner, Error> {
+        let Some(resource) = self.resource_of(&owner.api_version, &owner.kind) else {
+            tracing::debug!(kind = owner.kind, api_version = owner.api_version, "owner of unknown kind");
+            return Ok(Owner::Unknown);
+        };
+        if resource.namespaced && dependent.namespace.is_empty() {
+            tracing::debug!(
+                name = dependent.name,
+                "a cluster-scoped object refers to an owner in a namespace"
+            );
+            return Ok(Owner::Unknown);
+        }
         let known = self.graph(|g| g.get(&owner.uid).cloned());
         if let Some(known) = known {
-            let away = known.resource.namespaced && known.namespace != dependent.namespace;
-            // A reference across namespaces leads nowhere.
-            return Ok(match (away, known.foreground) {
-                (true, _) => Owner::Gone,
-                (false, true) => Owner::Waiting,
-                (false, false) => Owner::Solid,
-            });
+            if known.resource.namespaced && known.namespace != dependent.namespace {
+                // A reference across namespaces leads nowhere.
+                self.tell_invalid(owner, dependent);
+                return Ok(Owner::Gone);
+            }
+            let same = known.name == owner.name && known.resource.kind == owner.kind;
+            if same && known.resource.gvr.group == resource.gvr.group {
+                return Ok(if known.foreground { Owner::Waiting } else { Owner::Solid });
+            }
         }
-        let Some(resource) = self.resource_of(&owner.api_version, &owner.kind) else {
-            // A kind we do not know may come (back): never delete for that.
-            tracing::debug!(kind = owner.kind, api_version = owner.api_version, "owner of unknown kind");
-            return Ok(Owner::Solid);
-        };
         let namespace = resource.namespaced.then_some(dependent.namespace.as_str());
-        if namespace == Some("") {
-            return Ok(Owner::Solid);
-        }
         let api = self.client.resource::<PartialObject>(resource.gvr.clone(), namespace);
         Ok(match api.get_opt(&owner.name).await? {
             Some(live) if live.metadata.uid.as_deref() == Some(&owner.uid) => {
@@ -145,6 +158,26 @@ impl GarbageCollector {
             }
             _ => Owner::Gone,
         })
+    }
+
+    /// Tells of an owner reference that leads into another namespace.
+    fn tell_invalid(&self, owner: &OwnerReference, dependent: &Known) {
+        let gvr = &dependent.resource.gvr;
+        let api_version =
+            if gvr.group.is_empty() { gvr.version.clone() } else { format!("{}/{}", gvr.group, gvr.version) };
+        let object = ObjectReference {
+            api_version: Some(api_version),
+            kind: Some(dependent.resource.kind.clone()),
+            namespace: Some(dependent.namespace.clone()),
+            name: Some(dependent.name.clone()),
+            uid: Some(dependent.uid.clone()),
+            ..ObjectReference::default()
+        };
+        let message = format!(
+            "ownerRef [{}/{}, namespace: {}, name: {}, uid: {}] does not exist in namespace {:?}",
+            owner.api_version, owner.kind, dependent.namespace, owner.name, owner.uid, dependent.namespace
+        );
+        self.recorder.event(&object, EventType::Warning, "OwnerRefInvalidNamespace", &message);
     }
 
     /// An owner deleted in the foreground: pushes its dependents, and goes when none blocks.

@@ -1,17 +1,20 @@
-//! Channels as SPDY streams (`v4.channel.k8s.io`): the client opens one for each channel that it wants,
-//! and names it in `streamtype`.
+//! Channels as SPDY streams (`v4.channel.k8s.io` and older): the client opens one for each channel that it
+//! wants, and names it in `streamtype`. `v4` ends with a status, `v3` knows the size of a terminal.
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{ERROR, STDERR, STDOUT, Said, Size};
+use super::{Dialect, ERROR, STDERR, STDOUT, Said, Size};
 use crate::server::query::Streams;
 use crate::server::spdy::{self, Session, StreamReader, StreamWriter};
 
-/// The protocol's name in the upgrade.
-pub(in super::super) const PROTOCOL: &str = "v4.channel.k8s.io";
+/// The protocols' names in the upgrade.
+pub(in super::super) const PROTOCOLS: [&str; 4] = [V4, V3, "v2.channel.k8s.io", "channel.k8s.io"];
+
+const V4: &str = "v4.channel.k8s.io";
+const V3: &str = "v3.channel.k8s.io";
 
 /// The client has this long to open its streams.
 const OPENING: Duration = Duration::from_secs(30);
@@ -33,11 +36,13 @@ pub(in super::super) struct Writer {
     error: Option<StreamWriter>,
     /// The client's own directions, which end with ours.
     others: Vec<StreamWriter>,
+    dialect: Dialect,
 }
 
 /// Waits for the client's streams, does the work with them and closes the connection.
 pub(in super::super) async fn run<F>(
     io: impl AsyncRead + AsyncWrite + Send,
+    protocol: &'static str,
     streams: Streams,
     work: impl FnOnce(super::Reader, super::Writer) -> F,
 ) where
@@ -49,7 +54,7 @@ pub(in super::super) async fn run<F>(
     };
     let ender = session.ender();
     let talk = async {
-        match tokio::time::timeout(OPENING, open(session, streams)).await {
+        match tokio::time::timeout(OPENING, open(session, protocol, streams)).await {
             Ok(Some((reader, writer))) => {
                 work(super::Reader::Streams(Box::new(reader)), super::Writer::Streams(Box::new(writer)))
                     .await;
@@ -68,15 +73,17 @@ pub(in super::super) async fn run<F>(
     }
 }
 
-async fn open(mut session: Session, streams: Streams) -> Option<(Reader, Writer)> {
+async fn open(mut session: Session, protocol: &str, streams: Streams) -> Option<(Reader, Writer)> {
     let (mut stdin, mut resize) = (None, None);
-    let mut writer = Writer { stdout: None, stderr: None, error: None, others: Vec::new() };
+    let dialect = if protocol == V4 { Dialect::V4 } else { Dialect::V1 };
+    let mut writer = Writer { stdout: None, stderr: None, error: None, others: Vec::new(), dialect };
+    let sized = streams.tty && matches!(protocol, V4 | V3);
     loop {
         let complete = writer.error.is_some()
             && stdin.is_some() == streams.stdin
             && writer.stdout.is_some() == streams.stdout
             && writer.stderr.is_some() == streams.stderr
-            && resize.is_some() == streams.tty;
+            && resize.is_some() == sized;
         if complete {
             return Some((Reader { session, stdin, resize, size: BytesMut::new() }, writer));
         }
@@ -93,7 +100,7 @@ async fn open(mut session: Session, streams: Streams) -> Option<(Reader, Writer)
                 stdin = Some(stream.reader);
                 writer.others.push(stream.writer);
             }
-            Some("resize") if streams.tty && resize.is_none() => {
+            Some("resize") if sized && resize.is_none() => {
                 resize = Some(stream.reader);
                 writer.others.push(stream.writer);
             }
@@ -160,6 +167,10 @@ async fn next(stream: &mut Option<StreamReader>) -> Option<Bytes> {
 }
 
 impl Writer {
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     pub(super) async fn send(&mut self, channel: u8, bytes: &[u8]) -> Result<(), spdy::Error> {
         let stream = match channel {
             STDOUT => &mut self.stdout,
@@ -174,7 +185,7 @@ impl Writer {
     }
 
     pub(super) async fn finish(self) -> Result<(), spdy::Error> {
-        let Self { stdout, stderr, error, others } = self;
+        let Self { stdout, stderr, error, others, .. } = self;
         for stream in [stdout, stderr, error].into_iter().flatten().chain(others) {
             stream.finish().await?;
         }

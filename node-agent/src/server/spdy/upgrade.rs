@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
+use crate::server::Open;
 use crate::server::refusal::Refusal;
 
 const NAME: &str = "SPDY/3.1";
@@ -24,11 +25,16 @@ fn wants(headers: &HeaderMap) -> bool {
 pub(in super::super) struct Offer {
     upgrade: OnUpgrade,
     protocol: &'static str,
+    open: Open,
 }
 
 impl Offer {
     /// Agrees on one of the protocols that we speak.
-    pub(in super::super) fn new(request: &mut Request, ours: &[&'static str]) -> Result<Self, Refusal> {
+    pub(in super::super) fn new(
+        request: &mut Request,
+        ours: &[&'static str],
+        open: &Open,
+    ) -> Result<Self, Refusal> {
         if !wants(request.headers()) {
             return Err(Refusal::bad_request("Upgrade request required"));
         }
@@ -42,10 +48,15 @@ impl Offer {
         };
         let upgrade = request.extensions_mut().remove::<OnUpgrade>();
         let upgrade = upgrade.ok_or_else(|| Refusal::bad_request("this connection can't be upgraded"))?;
-        Ok(Self { upgrade, protocol })
+        Ok(Self { upgrade, protocol, open: open.clone() })
     }
 
-    /// Answers, and goes on with the connection. As with a WebSocket, the work ends when the client goes.
+    /// What was agreed on.
+    pub(in super::super) fn protocol(&self) -> &'static str {
+        self.protocol
+    }
+
+    /// Answers, and goes on with the connection. The work ends when the client goes, or with the server.
     pub(in super::super) fn accept<F>(
         self,
         work: impl FnOnce(TokioIo<Upgraded>) -> F + Send + 'static,
@@ -53,8 +64,8 @@ impl Offer {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let Self { upgrade, protocol } = self;
-        tokio::spawn(async move {
+        let Self { upgrade, protocol, open } = self;
+        open.spawn(async move {
             match upgrade.await {
                 Ok(upgraded) => work(TokioIo::new(upgraded)).await,
                 Err(error) => tracing::debug!(%error, "an upgrade failed"),
