@@ -3,7 +3,9 @@
 mod aggregation;
 mod custom;
 mod documents;
+mod explain;
 mod extension;
+mod fields;
 mod flow_control;
 mod forms;
 mod kubectl;

@@ -299,6 +299,29 @@ fn arb_spec() -> impl Strategy<Value = Value> {
     })
 }
 
+/// Labels and containers with names of this range only.
+fn arb_part(names: &'static str) -> impl Strategy<Value = Value> {
+    let labels = proptest::collection::btree_map(names, "[x-z]", 0..3);
+    let containers = proptest::collection::btree_map(names, "[1-3]", 0..3);
+    (labels, containers).prop_map(|(labels, containers)| {
+        let containers: Vec<Value> =
+            containers.into_iter().map(|(name, image)| json!({"name": name, "image": image})).collect();
+        let mut body = if containers.is_empty() { json!({}) } else { pod(json!(containers)) };
+        body["metadata"] = if labels.is_empty() { json!({}) } else { json!({"labels": labels}) };
+        body
+    })
+}
+
+/// The object with its containers by name and without its bookkeeping, and who owns what.
+fn essence(mut object: Value) -> (Value, Value, Value) {
+    let owners = (owned(&object, "one"), owned(&object, "two"));
+    managers::strip(&mut object);
+    if let Some(list) = object.pointer_mut("/spec/template/spec/containers").and_then(Value::as_array_mut) {
+        list.sort_by_key(|container| container["name"].to_string());
+    }
+    (object, owners.0, owners.1)
+}
+
 fn arb_set() -> impl Strategy<Value = Set> {
     proptest::collection::vec(proptest::collection::vec("[a-c]".prop_map(PathElement::Field), 1..4), 0..8)
         .prop_map(Set::of)
@@ -321,6 +344,20 @@ proptest! {
         let left: Set = Set::of(left.paths().into_iter().filter(|path| path.get(1) != Some(&PathElement::field("managedFields"))));
         let named = all.with_named_fields(Types::of(&gvk).root());
         prop_assert!(left.difference(&named).is_empty(), "{:?}", left.difference(&named));
+    }
+
+    #[test]
+    fn managers_of_disjoint_fields_may_come_in_any_order(one in arb_part("[a-b]"), two in arb_part("[c-d]")) {
+        let gvk = deployment();
+        let apply = |live: Option<&Value>, manager: &str, body: &Value| {
+            apply_patch(live, &config(body.clone()), &writer(manager, &gvk, 0), false).expect("no conflict").object
+        };
+        let first = apply(Some(&apply(None, "one", &one)), "two", &two);
+        let second = apply(Some(&apply(None, "two", &two)), "one", &one);
+        prop_assert_eq!(essence(first.clone()), essence(second));
+        // Each leaves again, and what is left is what the other alone would have made.
+        let left = apply(Some(&first), "two", &json!({}));
+        prop_assert_eq!(essence(left).0, essence(apply(None, "one", &one)).0);
     }
 
     #[test]

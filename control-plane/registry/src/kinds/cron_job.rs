@@ -114,7 +114,8 @@ impl Strategy for CronJob {
             let mut template = object["spec"]["jobTemplate"].clone();
             job::default(&mut template, &[]);
             let wrapped = json!({"spec": {"jobTemplate": template}});
-            let errors = check(&wrapped, |root| job::spec(&root.down(&["spec", "jobTemplate", "spec"])));
+            let errors =
+                check(&wrapped, |root| job::rules::spec(&root.down(&["spec", "jobTemplate", "spec"])));
             errors.iter().for_each(|error| root.error(error.clone()));
             let job_spec = spec.down(&["jobTemplate", "spec"]);
             if job_spec.child("manualSelector").flag() {
@@ -129,6 +130,10 @@ impl Strategy for CronJob {
 
     fn name_grammar(&self) -> fn(&str) -> Vec<String> {
         names::dns1123_subdomain
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        super::pod::warnings::template(object, "spec.jobTemplate.spec.template")
     }
 
     fn columns(&self) -> &'static [Column] {

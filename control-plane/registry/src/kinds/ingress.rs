@@ -90,6 +90,11 @@ fn rule(rule: &At<'_>) {
                         path.invalid(format!("must not contain '{bad}'"));
                     }
                 }
+                for bad in ["/..", "/."] {
+                    if path.text().ends_with(bad) {
+                        path.invalid(format!("cannot end with '{bad}'"));
+                    }
+                }
             }
             "ImplementationSpecific" if !path.is_empty() && !path.text().starts_with('/') => {
                 path.invalid("must be an absolute path");
@@ -126,6 +131,16 @@ impl Strategy for Ingress {
             }
             spec.child("ingressClassName").named(names::dns1123_subdomain);
         })
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let class = "kubernetes.io/ingress.class";
+        let old = object.annotations().is_some_and(|annotations| annotations.contains_key(class));
+        if old {
+            vec![format!("annotation {class:?} is deprecated, please use 'spec.ingressClassName' instead")]
+        } else {
+            Vec::new()
+        }
     }
 
     fn columns(&self) -> &'static [Column] {

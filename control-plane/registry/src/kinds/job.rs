@@ -1,14 +1,16 @@
 //! Job: pods that run to completion.
 
+pub(super) mod rules;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use skep_api::duration;
 use skep_api::field::ErrorList;
 use skep_api::object::ObjectExt;
 
-use super::workload::{self, counts};
+use super::workload;
 use super::{namespaced, pod, status};
-use crate::strategy::check::{At, check};
+use crate::strategy::check::check;
 use crate::strategy::printer::{self, Column};
 use crate::strategy::{KindRow, Strategy, default_text};
 
@@ -22,15 +24,6 @@ pub(super) static ROW: KindRow = KindRow {
 
 const LABELS: [[&str; 2]; 2] =
     [["controller-uid", "batch.kubernetes.io/controller-uid"], ["job-name", "batch.kubernetes.io/job-name"]];
-const COUNTS: &[&str] = &[
-    "parallelism",
-    "completions",
-    "activeDeadlineSeconds",
-    "backoffLimit",
-    "ttlSecondsAfterFinished",
-    "maxFailedIndexes",
-    "backoffLimitPerIndex",
-];
 
 struct Job;
 
@@ -55,33 +48,6 @@ pub(super) fn default(object: &mut Value, path: &[&str]) {
         if job.at(&["spec", "podFailurePolicy"]).is_some() { "Failed" } else { "TerminatingOrFailed" };
     default_text(job, &["spec", "podReplacementPolicy"], replacement);
     workload::default_template(job, &["spec", "template"]);
-}
-
-/// The rules of a Job's spec, its selector aside.
-pub(super) fn spec(spec: &At<'_>) {
-    counts(spec, COUNTS);
-    let mode = spec.child("completionMode");
-    mode.one_of(&["Indexed", "NonIndexed"]);
-    if mode.text() == "Indexed" && !spec.child("completions").is_set() {
-        spec.child("completions").required("when completion mode is Indexed");
-    }
-    if mode.text() != "Indexed" && spec.child("backoffLimitPerIndex").is_set() {
-        spec.child("backoffLimitPerIndex").invalid("requires indexed completion mode");
-    }
-    spec.child("podReplacementPolicy").one_of(&["Failed", "TerminatingOrFailed"]);
-    let template = spec.child("template");
-    pod::spec::template(&template);
-    let policy = template.child("spec").child("restartPolicy");
-    if policy.text() == "Always" {
-        policy
-            .error(skep_api::field::Error::required(policy.path(), "valid values: \"OnFailure\", \"Never\""));
-    }
-    if spec.child("podFailurePolicy").is_set() && policy.text() != "Never" {
-        policy.invalid("only \"Never\" is supported when podFailurePolicy is specified");
-    }
-    for rule in spec.child("podFailurePolicy").child("rules").items() {
-        rule.child("action").require_one_of(&["Count", "FailIndex", "FailJob", "Ignore"]);
-    }
 }
 
 /// The state in one word.
@@ -148,7 +114,7 @@ impl Strategy for Job {
             } else {
                 selector.required("");
             }
-            spec(&job_spec);
+            rules::spec(&job_spec);
         })
     }
 
@@ -175,6 +141,27 @@ impl Strategy for Job {
             }
         }));
         errors
+    }
+
+    fn validate_status_update(&self, new: &Value, _old: &Value) -> ErrorList {
+        check(new, |root| {
+            for field in ["active", "succeeded", "failed", "ready", "terminating"] {
+                root.child("status").child(field).non_negative();
+            }
+        })
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let mut told = Vec::new();
+        let count = |field: &str| object.int(&["spec", field]).unwrap_or(0);
+        if object.text(&["spec", "completionMode"]) == "Indexed"
+            && count("completions") > 100_000
+            && count("parallelism") > 10_000
+        {
+            told.push("In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail".to_owned());
+        }
+        told.extend(pod::warnings::template(object, "spec.template"));
+        told
     }
 
     fn columns(&self) -> &'static [Column] {

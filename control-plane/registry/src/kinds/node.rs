@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use skep_api::field::ErrorList;
+use skep_api::field::{Error, ErrorList};
 use skep_api::names;
 use skep_api::object::ObjectExt;
 
@@ -32,7 +32,10 @@ fn taints(taints: &At<'_>) {
         taint.child("effect").require_one_of(EFFECTS);
         let pair = (key.text(), taint.child("effect").text());
         if seen.contains(&pair) {
-            taint.duplicate();
+            taint.error(Error {
+                detail: "taints must be unique by key and effect pair".to_owned(),
+                ..Error::duplicate(taint.path(), taint.value().clone())
+            });
         }
         seen.push(pair);
     }

@@ -1,5 +1,7 @@
 //! The table as a whole, and tables of errors and printed rows of the kinds of the first slice.
 
+mod jobs;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use skep_api::object::ObjectExt;
