@@ -58,7 +58,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         filter: Vec<String>,
     },
-    /// Run a benchmark: `service-path`.
+    /// Run a benchmark: `apiserver`, `service-path`.
     Bench {
         /// Its name.
         name: String,

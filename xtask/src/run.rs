@@ -63,10 +63,14 @@ pub(crate) fn test(filter: &[String]) -> Result<()> {
 
 /// `cargo xtask bench NAME`.
 pub(crate) fn bench(name: &str, options: &[String]) -> Result<()> {
-    if name != "service-path" {
-        bail!("no benchmark {name}; there is: service-path");
+    match name {
+        "service-path" => {
+            packages::setup(true)?;
+            ebpf::build()?;
+        }
+        // Needs etcd and no root.
+        "apiserver" => packages::setup(true)?,
+        _ => bail!("no benchmark {name}; there are: apiserver, service-path"),
     }
-    packages::setup(true)?;
-    ebpf::build()?;
     run(cargo().args(["bench", "--package", "skep-tests", "--bench", name, "--"]).args(options))
 }
