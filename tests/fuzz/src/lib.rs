@@ -3,6 +3,7 @@
 //! `cargo xtask fuzz TARGET` runs libFuzzer on one; the test `every_target_survives` replays its seeds and
 //! thousands of mutations of them in every test run. A target never looks at how an input was made.
 
+mod cel;
 mod mutate;
 mod objects;
 mod patches;
@@ -39,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     text::POLICY_FILE,
     text::CREDENTIAL_FILES,
     tokens::JWT,
+    cel::EXPRESSION,
 ];
 
 /// The target of a name.
