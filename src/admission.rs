@@ -44,6 +44,7 @@ impl Admission {
             let given = gates.plugins(&reader);
             let environment = Environment {
                 reader,
+                ledger: cluster.clone(),
                 client: Client::new(cluster),
                 access: Arc::new(access),
                 metrics: Metrics::default(),

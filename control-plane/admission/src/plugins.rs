@@ -59,6 +59,8 @@ pub struct Environment {
     pub client: Client,
     /// Asks the authorizers.
     pub access: Arc<dyn Access>,
+    /// Charges quotas.
+    pub ledger: Arc<dyn resource_quota::Ledger>,
     /// Counts calls of webhooks.
     pub metrics: Metrics,
     /// What PodSecurity is told.
@@ -144,7 +146,7 @@ static ORDER: &[Entry] = &[
             ))
         }),
     ),
-    ("ResourceQuota", Source::On(|env| Box::new(ResourceQuota::new(env.reader.clone())))),
+    ("ResourceQuota", Source::On(|env| Box::new(ResourceQuota::new(env.reader.clone(), env.ledger.clone())))),
     ("AlwaysDeny", Source::Off(|_| Box::new(always::AlwaysDeny))),
 ];
 

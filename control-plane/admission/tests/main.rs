@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use skep_admission::plugins::resource_quota::Ledger;
 use skep_admission::plugins::{Environment, Selection, chain};
 use skep_admission::webhook::Metrics;
 use skep_admission::{Attributes, LateAccess, Operation, Reader};
@@ -54,8 +55,10 @@ impl Cluster {
 
     /// Runs the standard chain over a request; gives the object as it would be stored.
     pub(crate) async fn run(self, mut attributes: Attributes) -> Result<Value, ApiError> {
+        let cluster = Arc::new(self);
         let environment = Environment {
-            reader: Arc::new(self),
+            reader: cluster.clone(),
+            ledger: cluster,
             client: skep_webhook::Client::new(Arc::new(skep_webhook::NoServices)),
             access: Arc::new(LateAccess::default()),
             metrics: Metrics::default(),
@@ -65,6 +68,13 @@ impl Cluster {
         chain.admit(&mut attributes).await?;
         chain.validate(&attributes).await?;
         Ok(attributes.object.unwrap_or_default())
+    }
+}
+
+#[async_trait]
+impl Ledger for Cluster {
+    async fn charge(&self, _quota: &Value) -> Result<bool, ApiError> {
+        Ok(true)
     }
 }
 

@@ -9,6 +9,7 @@ mod fields;
 mod flow_control;
 mod forms;
 mod kubectl;
+mod namespaces;
 mod policies;
 mod refusals;
 mod secure;

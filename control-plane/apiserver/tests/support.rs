@@ -55,6 +55,7 @@ impl Server {
             Box::new(move |cluster| {
                 let environment = Environment {
                     reader: cluster.clone(),
+                    ledger: cluster.clone(),
                     client: skep_webhook::Client::new(cluster),
                     access: Arc::new(late),
                     metrics: Metrics::default(),

@@ -1,6 +1,7 @@
 //! Admission webhooks over a real server and real webhooks with TLS.
 
 mod connect;
+mod custom;
 mod hook;
 mod mutating;
 mod validating;

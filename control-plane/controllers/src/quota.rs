@@ -1,7 +1,8 @@
 //! ResourceQuotas: their status tells how much of what they limit there is.
 //!
 //! The kinds quotas count most often wake it when they change; a quota that counts others is looked at
-//! every few seconds. Admission does not wait for this status: it counts by itself.
+//! every few seconds. Admission charges the same status before an object is stored; here it is brought in
+//! line with what there is.
 
 mod plan;
 
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::discovery;
 use crate::sources::Sources;
-use crate::work::{Key, enqueue_self};
+use crate::work::Key;
 use plan::{Counted, Snapshot};
 
 /// Kinds whose changes are told.
@@ -32,6 +33,7 @@ const TOLD: [(&str, &str); 5] = [
     ("replicasets", "apps"),
 ];
 const OFTEN: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_millis(200);
 const SELDOM: Duration = Duration::from_secs(300);
 
 /// The controller.
@@ -44,7 +46,7 @@ pub(crate) struct Quotas {
 impl Quotas {
     pub(crate) fn new(client: &Client, sources: &mut Sources) -> Self {
         let queue = WorkQueue::new();
-        enqueue_self(&mut sources.quotas, &queue);
+        enqueue_quotas(&mut sources.quotas, &queue);
         let quotas = sources.quotas.store();
         wake(&mut sources.pods, &quotas, &queue, |old, new| {
             let phase = |pod: &Pod| pod.status.as_ref().and_then(|s| s.phase.clone());
@@ -74,11 +76,14 @@ impl Quotas {
         }
         let plan = plan::plan(&Snapshot { quota: &quota, objects: &objects });
         if let Some(status) = &plan.status {
-            let patch =
-                Patch::Merge(json!({"metadata": {"uid": quota["metadata"]["uid"]}, "status": status}));
+            // Only if nothing was charged since: the count may not know it.
+            let metadata = &quota["metadata"];
+            let metadata = json!({"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]});
+            let patch = Patch::Merge(json!({"metadata": metadata, "status": status}));
             let api = self.client.namespaced::<ResourceQuota>(&key.namespace);
             match api.patch_status(&key.name, &patch, &PatchParams::default()).await {
                 Err(e) if e.is_not_found() => return Ok(Next::Wait),
+                Err(e) if e.is_conflict() => return Ok(Next::After(SOON)),
                 result => drop(result?),
             }
         }
@@ -108,7 +113,24 @@ impl Quotas {
     }
 }
 
-/// Enqueues the quotas of a namespace when an object of it comes, goes, or changes in what it uses.
+/// Enqueues quotas when what they limit changes, or their status tells another limit. What admission
+/// charges is no reason to count again.
+fn enqueue_quotas(informer: &mut Informer<ResourceQuota>, queue: &WorkQueue<Key>) {
+    let queue = queue.clone();
+    informer.add_callback(move |old: Option<&Arc<ResourceQuota>>, new: Option<&Arc<ResourceQuota>>| {
+        let told = |quota: &ResourceQuota| {
+            let hard = quota.spec.as_ref().and_then(|spec| spec.hard.as_ref());
+            quota.status.as_ref().and_then(|status| status.hard.as_ref()) == hard
+        };
+        let charged = old.zip(new).is_some_and(|(old, new)| old.spec == new.spec && told(new));
+        if let Some(quota) = new.or(old).filter(|_| !charged) {
+            queue.add(Key::of(&quota.metadata));
+        }
+    });
+}
+
+/// Enqueues the quotas of a namespace when an object of it goes, or changes in what it uses. What comes
+/// was charged by admission.
 fn wake<K: Stored>(
     informer: &mut Informer<K>,
     quotas: &Store<ResourceQuota>,
@@ -118,7 +140,8 @@ fn wake<K: Stored>(
     let (quotas, queue) = (quotas.clone(), queue.clone());
     informer.add_callback(move |old: Option<&Arc<K>>, new: Option<&Arc<K>>| {
         let unchanged = old.zip(new).is_some_and(|(old, new)| same(old, new));
-        let Some(object) = new.or(old).filter(|_| !unchanged) else { return };
+        let came = old.is_none();
+        let Some(object) = new.or(old).filter(|_| !unchanged && !came) else { return };
         let namespace = object.meta().namespace.as_deref().unwrap_or_default();
         for quota in quotas.list_namespace(namespace) {
             queue.add(Key::of(&quota.metadata));

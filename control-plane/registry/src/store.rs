@@ -9,6 +9,7 @@ mod commit;
 mod create;
 mod delete;
 mod fields;
+mod ledger;
 mod members;
 mod meta;
 mod past;

@@ -35,6 +35,11 @@ impl Freshness {
         Self { storage, progress, ticked: Arc::default() }
     }
 
+    /// The store that the caches follow.
+    pub(super) fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
     /// Are the caches filled?
     pub(crate) fn ready(&self) -> bool {
         self.progress.borrow().ready

@@ -168,7 +168,7 @@ pub(super) fn built_in(feed: &mut Feed) -> Vec<Arc<Resource>> {
 /// Reads the cluster out of the caches: what admission plug-ins see.
 pub struct ClusterReader {
     table: Arc<ArcSwap<Table>>,
-    freshness: Freshness,
+    pub(super) freshness: Freshness,
 }
 
 impl ClusterReader {
@@ -176,7 +176,7 @@ impl ClusterReader {
         Self { table, freshness }
     }
 
-    fn resource(&self, gvr: &GroupVersionResource) -> Result<Arc<Resource>, ApiError> {
+    pub(super) fn resource(&self, gvr: &GroupVersionResource) -> Result<Arc<Resource>, ApiError> {
         self.table.load().get(gvr).cloned().ok_or_else(ApiError::no_such_path)
     }
 
