@@ -125,6 +125,8 @@ impl ApiServer {
                 }
             }
         }
+        // Who connects now is refused, not left waiting in the listener's queue.
+        drop(listener);
         self.close();
         stop.cancel();
         connections.close();

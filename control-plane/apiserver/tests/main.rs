@@ -3,6 +3,8 @@
 mod aggregation;
 mod custom;
 mod documents;
+#[path = "../../storage/tests/etcd_process.rs"]
+mod etcd_process;
 mod explain;
 mod extension;
 mod fields;
@@ -10,10 +12,12 @@ mod flow_control;
 mod forms;
 mod kubectl;
 mod namespaces;
+mod overload;
 mod policies;
 mod refusals;
 mod secure;
 mod security;
+mod several;
 mod sockets;
 mod streams;
 mod subresources;

@@ -155,8 +155,19 @@ impl Changes {
         }
     }
 
-    /// The transaction failed because somebody else has one of these: they stay out of the pool, and
-    /// the repair loop frees what turns out to be nobody's.
+    /// The transaction failed because somebody else has some of these, told in the order of
+    /// [`Changes::compares`]: those stay out of the pool until they are given back.
+    pub(crate) fn settle(mut self, others: impl Iterator<Item = bool>) {
+        self.committed = true;
+        for (what, theirs) in self.taken.iter().zip(others) {
+            if !theirs {
+                self.pools.release(*what);
+            }
+        }
+    }
+
+    /// Nobody knows whether the transaction happened: what it took stays out of the pool, and the repair
+    /// loop frees what turns out to be nobody's.
     pub(crate) fn conflict(mut self) {
         self.committed = true;
     }

@@ -25,11 +25,31 @@ const LAST: &str = "last";
 /// What the store itself says has happened, up to the object that ends a test.
 async fn truth(storage: &dyn Storage, after: u64) -> Vec<Happened> {
     let prefix = "/registry/configmaps/";
-    let mut watch = storage.watch(prefix, after).await.expect("a watch");
-    let mut happened = Vec::new();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let (mut happened, mut at, mut watch) = (Vec::new(), after, None);
     loop {
-        let message = tokio::time::timeout(Duration::from_secs(30), watch.next()).await.expect("in time");
-        let Some(Ok(WatchMessage::Batch(batch))) = message else { continue };
+        assert!(tokio::time::Instant::now() < deadline, "the store does not tell its history");
+        let open = match &mut watch {
+            Some(open) => open,
+            None => match storage.watch(prefix, at).await {
+                Ok(open) => watch.insert(open),
+                // It may still be choosing a leader.
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+        };
+        let message = tokio::time::timeout(Duration::from_secs(30), open.next()).await.expect("in time");
+        let batch = match message {
+            Some(Ok(WatchMessage::Batch(batch))) => batch,
+            Some(Ok(WatchMessage::Progress(_))) => continue,
+            Some(Err(_)) | None => {
+                watch = None;
+                continue;
+            }
+        };
+        at = batch.revision;
         for change in &batch.changes {
             let (key, kind) = match change {
                 Change::Put { kv, previous: None } => (&kv.key, EventType::Added),

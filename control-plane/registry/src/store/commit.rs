@@ -46,6 +46,9 @@ pub(crate) async fn commit(
     if let Some(changes) = &changes {
         request.compare.extend(changes.compares());
         request.success.extend(changes.ops());
+        // Which of them somebody else has.
+        let others = changes.compares().map(|compare| Range { keys_only: true, ..Range::key(compare.key) });
+        request.failure.extend(others.map(Op::Range));
     }
     let result = match storage.txn(request).await {
         Ok(result) => result,
@@ -71,7 +74,8 @@ pub(crate) async fn commit(
         return Ok(Committed::Stale);
     }
     if let Some(changes) = changes {
-        changes.conflict();
+        let is_there = |result: &OpResult| matches!(result, OpResult::Range(range) if !range.kvs.is_empty());
+        changes.settle(result.results.iter().skip(1).map(is_there));
     }
     Ok(Committed::Taken)
 }
