@@ -30,6 +30,22 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// Certificates are looked at so often.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// A token as it was given; what is printed of the options does not show it.
+#[derive(Clone)]
+struct Given(String);
+
+impl From<&str> for Given {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl std::fmt::Debug for Given {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
 /// How to find and recognize the cluster to join.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Join {
@@ -38,7 +54,7 @@ pub(crate) struct Join {
     pub(crate) server: Option<String>,
     /// A bootstrap token (`skep token create` on the server). Only the first start needs it.
     #[arg(long, env = "SKEP_TOKEN", value_name = "ID.SECRET", requires = "server", hide_env_values = true)]
-    token: Option<String>,
+    token: Option<Given>,
     /// A file that holds the token, so that no process list shows it.
     #[arg(long, value_name = "FILE", requires = "server", conflicts_with = "token")]
     token_file: Option<PathBuf>,
@@ -101,7 +117,7 @@ impl Join {
                 fs::read_to_string(path)
                     .with_context(|| format!("reading the token in {}", path.display()))?,
             ),
-            None => self.token.clone(),
+            None => self.token.as_ref().map(|given| given.0.clone()),
         };
         text.map(|text| Token::parse(text.trim()).context("the token is not of the form ID.SECRET"))
             .transpose()

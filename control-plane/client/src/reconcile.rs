@@ -20,8 +20,12 @@ pub enum Next {
     After(Duration),
 }
 
+/// How long a key in work may go on after the end was asked for. What is cut off is done again by the
+/// next start: reconciling is from the state, not from what happened.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// Runs `work` on the keys of `queue` with so many workers until cancelled. A failed key comes again
-/// after a growing delay. Returns when all workers have ended the key they had.
+/// after a growing delay. Returns when all workers have ended the key they had, or a moment later.
 pub async fn run<T, F, Fut>(
     name: &'static str,
     queue: &WorkQueue<T>,
@@ -36,7 +40,18 @@ pub async fn run<T, F, Fut>(
     let worker = || async {
         // Cancel-safe: `next` takes a key and returns without a wait in between.
         while let Some(key) = cancel.run_until_cancelled(queue.next()).await {
-            match work(key.clone()).await {
+            let ended = async {
+                cancel.cancelled().await;
+                tokio::time::sleep(GRACE).await;
+            };
+            let outcome = tokio::select! {
+                outcome = work(key.clone()) => outcome,
+                () = ended => {
+                    tracing::debug!(controller = name, key = %*key, "cut off by the end");
+                    return;
+                }
+            };
+            match outcome {
                 Ok(next) => {
                     queue.forget(&key);
                     if let Next::After(delay) = next {
@@ -56,4 +71,24 @@ pub async fn run<T, F, Fut>(
         }
     };
     join_all((0..workers.max(1)).map(|_| worker())).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_takes_for_ever_does_not_hold_the_end_up() {
+        let queue = WorkQueue::new();
+        queue.add("key".to_owned());
+        let cancel = CancellationToken::new();
+        let began = tokio::time::Instant::now();
+        let work = |_| async {
+            cancel.cancel();
+            tokio::time::sleep(Duration::from_secs(600)).await;
+            Ok(Next::Wait)
+        };
+        run("test", &queue, 1, &cancel, work).await;
+        assert_eq!(began.elapsed().as_secs(), GRACE.as_secs());
+    }
 }
