@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::cluster::{Cluster, Store};
-use crate::tools::{eventually, expect_in, read, read_failure};
+use crate::tools::{eventually, expect_in, reaches_all, read, read_failure};
 use crate::{bad_input, helm, kubectls, purge};
 
 /// Walks the whole way on one storage engine.
@@ -89,23 +89,6 @@ fn virtual_addresses_answer(cluster: &Cluster) -> Result<()> {
         expect_in(&backends, ip)?;
     }
     no_packet_filter_rules(cluster)
-}
-
-/// Every pod answers within a bounded number of requests, and nobody else does.
-fn reaches_all(what: &str, pods: &BTreeSet<String>, mut ask: impl FnMut() -> Result<String>) -> Result<()> {
-    let mut seen = BTreeSet::new();
-    for _ in 0..60 {
-        let answer = ask().with_context(|| what.to_owned())?;
-        if !pods.contains(&answer) {
-            bail!("{what}: {answer:?} answered, which is none of {pods:?}");
-        }
-        seen.insert(answer);
-        if seen.len() == pods.len() {
-            eprintln!("  ok: {what} reaches all {} pods", pods.len());
-            return Ok(());
-        }
-    }
-    bail!("{what}: 60 requests reached only {seen:?} of {pods:?}")
 }
 
 /// The translation is eBPF's alone: neither iptables nor nftables have a rule in the node's namespace.

@@ -37,7 +37,7 @@ pub(crate) struct Cluster {
     outside: NetBox,
     interface: String,
     // Dropped after the boxes that are plugged into it.
-    _segment: Segment,
+    segment: Segment,
     dir: tempfile::TempDir,
     store: Store,
     skep: Option<Child>,
@@ -67,17 +67,7 @@ impl Cluster {
         node.ip(&format!("route add default via {OUTSIDE_IP}"))?;
         let dir = tempfile::Builder::new().prefix("skep-e2e-").tempdir()?;
         fs::create_dir_all(dir.path().join("home"))?;
-        Ok(Self {
-            node,
-            outside,
-            interface,
-            _segment: segment,
-            dir,
-            store,
-            skep: None,
-            helpers: Vec::new(),
-            said: 0,
-        })
+        Ok(Self { node, outside, interface, segment, dir, store, skep: None, helpers: Vec::new(), said: 0 })
     }
 
     /// The cluster's folder.
@@ -98,6 +88,11 @@ impl Cluster {
     /// The device that leads outside.
     pub(crate) fn interface(&self) -> &str {
         &self.interface
+    }
+
+    /// What the box is plugged into.
+    pub(crate) fn segment(&self) -> &Segment {
+        &self.segment
     }
 
     /// A program inside the box, with the cluster's environment.

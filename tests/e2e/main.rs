@@ -8,6 +8,7 @@ mod chain;
 mod cluster;
 mod crash;
 mod helm;
+mod join;
 mod kubectls;
 mod purge;
 mod readme;
@@ -33,4 +34,9 @@ fn kill_minus_nine_loses_nothing() {
 #[test]
 fn the_readme_says_what_works() {
     tools::privileged(readme::run);
+}
+
+#[test]
+fn a_second_machine_joins_with_a_token() {
+    tools::privileged(join::run);
 }

@@ -1,5 +1,6 @@
 //! What the steps are written with: running programs, waiting, saying what went wrong.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -115,4 +116,25 @@ pub(crate) fn expect_in(text: &str, part: &str) -> Result<()> {
         bail!("expected {part:?} in:\n{text}");
     }
     Ok(())
+}
+
+/// Every pod answers within a bounded number of requests, and nobody else does.
+pub(crate) fn reaches_all(
+    what: &str,
+    pods: &BTreeSet<String>,
+    mut ask: impl FnMut() -> Result<String>,
+) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    for _ in 0..60 {
+        let answer = ask().with_context(|| what.to_owned())?;
+        if !pods.contains(&answer) {
+            bail!("{what}: {answer:?} answered, which is none of {pods:?}");
+        }
+        seen.insert(answer);
+        if seen.len() == pods.len() {
+            eprintln!("  ok: {what} reaches all {} pods", pods.len());
+            return Ok(());
+        }
+    }
+    bail!("{what}: 60 requests reached only {seen:?} of {pods:?}")
 }

@@ -34,7 +34,7 @@ pub struct TlsFiles {
 }
 
 /// The files are looked at so often.
-const REREAD: Duration = Duration::from_secs(30);
+const REREAD: Duration = Duration::from_secs(1);
 
 /// The serving certificate, which may change while it serves.
 #[derive(Debug)]
