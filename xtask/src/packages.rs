@@ -5,9 +5,18 @@ use anyhow::{Result, bail};
 use crate::cmd::have;
 use crate::{clients, debs, kubectl, paths, toolchain};
 
-/// To build and to run a node.
-const RUN: &[&str] =
-    &["ca-certificates", "containerd", "gcc", "iproute2", "libc6-dev", "procps", "protobuf-compiler", "runc"];
+/// To build and to run a node. `libprotobuf-dev` has the well-known types that etcd's definitions import.
+const RUN: &[&str] = &[
+    "ca-certificates",
+    "containerd",
+    "gcc",
+    "iproute2",
+    "libc6-dev",
+    "libprotobuf-dev",
+    "procps",
+    "protobuf-compiler",
+    "runc",
+];
 
 /// For pip, where kubectl has to be fetched.
 const PIP: &[&str] = &["python3", "python3-pip"];
