@@ -9,6 +9,7 @@ use hickory_proto::{
         rdata::{CNAME, NS, PTR, SOA, SRV, TXT},
     },
 };
+use ipnet::IpNet;
 
 use crate::{
     entry::{self, Endpoint, Entry, Port},
@@ -17,8 +18,8 @@ use crate::{
 
 /// The version of the DNS schema that is answered.
 const SCHEMA_VERSION: &str = "1.1.0";
-/// More records than fit into the largest message are not made.
-const MAX_RECORDS: usize = 1000;
+/// More records than fit into the largest message (64 KiB, 16 bytes for an address) are not made.
+const MAX_RECORDS: usize = 4096;
 /// Aliases may point to aliases; not for ever.
 const MAX_ALIASES: usize = 8;
 
@@ -59,7 +60,7 @@ pub fn answer(index: &Index, name: &Name, kind: RecordType) -> Answer {
                 let Some(next) = qualified(&target) else { return Answer::NoData };
                 let alias = RData::CNAME(CNAME(next.clone()));
                 aliases.push(Record::from_rdata(asked, index.zone().ttl, alias));
-                if kind == RecordType::CNAME || aliases.len() >= MAX_ALIASES {
+                if matches!(kind, RecordType::CNAME | RecordType::ANY) || aliases.len() >= MAX_ALIASES {
                     return Answer::Records { answers: aliases, additionals: Vec::new() };
                 }
                 asked = next;
@@ -81,11 +82,22 @@ pub fn answer(index: &Index, name: &Name, kind: RecordType) -> Answer {
     }
 }
 
-/// The record that goes with a negative answer.
+/// The record that goes with a negative answer about a name: the SOA of the zone that it is in. How long the
+/// answer may be kept is the smaller of its two TTLs (RFC 2308).
 #[must_use]
-pub fn authority(index: &Index) -> Option<Record> {
+pub fn authority(index: &Index, name: &Name) -> Option<Record> {
     let zone = index.zone();
-    soa(index).ok().map(|soa| Record::from_rdata(zone.domain.clone(), zone.ttl, RData::SOA(soa)))
+    let apex = match name.parse_arpa_name().ok().and_then(|net| zone.reverse_apex(net)) {
+        Some(net) => reverse_name(net),
+        None => zone.domain.clone(),
+    };
+    soa(index).ok().map(|soa| Record::from_rdata(apex, zone.negative_ttl, RData::SOA(soa)))
+}
+
+/// The name under which the addresses of a range are looked up.
+fn reverse_name(net: IpNet) -> Name {
+    let bits_of_label = if net.addr().is_ipv4() { 8 } else { 4 };
+    Name::from(net.addr()).trim_to(2 + usize::from(net.prefix_len() / bits_of_label))
 }
 
 /// What one name says, aliases not followed.
@@ -149,10 +161,12 @@ fn in_service(index: &Index, name: &Name, kind: RecordType, entry: &Entry, befor
         (_, [port, protocol]) if protocol.starts_with('_') => {
             services(index, name, kind, entry, port, protocol)
         }
-        (Entry::Headless { endpoints }, [label]) => match endpoints.get(*label) {
-            Some(endpoint) => addresses(index, name, kind, endpoint.ips.iter().copied()),
-            None => Outcome::NxDomain,
-        },
+        (Entry::Headless { endpoints } | Entry::Virtual { endpoints, .. }, [label]) => {
+            match endpoints.get(*label) {
+                Some(endpoint) => addresses(index, name, kind, endpoint.ips.iter().copied()),
+                None => Outcome::NxDomain,
+            }
+        }
         _ => Outcome::NxDomain,
     }
 }
@@ -212,14 +226,17 @@ fn services(
     }
 }
 
-fn reverse(index: &Index, name: &Name, kind: RecordType, net: ipnet::IpNet) -> Outcome {
-    let ours = index.zone().reverse_ranges.iter().any(|range| range.contains(&net));
+fn reverse(index: &Index, name: &Name, kind: RecordType, net: IpNet) -> Outcome {
+    let ours = index.zone().reverse_apex(net);
+    if ours == Some(net) && matches!(kind, RecordType::SOA | RecordType::NS) {
+        return apex(index, name, kind);
+    }
     if net.prefix_len() != net.max_prefix_len() {
-        return if ours { Outcome::NoData } else { Outcome::Elsewhere };
+        return if ours.is_some() { Outcome::NoData } else { Outcome::Elsewhere };
     }
     let names = index.names(net.addr());
     if names.is_empty() {
-        return if ours { Outcome::NxDomain } else { Outcome::Elsewhere };
+        return if ours.is_some() { Outcome::NxDomain } else { Outcome::Elsewhere };
     }
     let targets = names.iter().filter_map(|reverse| full_name(index, reverse).ok());
     data(index, name, kind, targets.map(|target| RData::PTR(PTR(target))))
@@ -244,7 +261,7 @@ fn soa(index: &Index) -> Result<SOA, ProtoError> {
     let zone = index.zone();
     let mailbox = Name::from_ascii("hostmaster")?.append_domain(&zone.domain)?;
     // The serial says nothing: nobody transfers this zone.
-    Ok(SOA::new(server_name(index)?, mailbox, 1, 7200, 1800, 86_400, zone.ttl))
+    Ok(SOA::new(server_name(index)?, mailbox, 1, 7200, 1800, 86_400, zone.negative_ttl))
 }
 
 fn dns_server(index: &Index, name: &Name, kind: RecordType) -> Outcome {

@@ -16,6 +16,9 @@ pub enum Entry {
         ips: Vec<IpAddr>,
         /// Its named ports.
         ports: Vec<Port>,
+        /// Those of its ready endpoints that have a host name, by it: a StatefulSet's pods are found by name
+        /// whether the service in front of them is headless or not.
+        endpoints: BTreeMap<String, Endpoint>,
     },
     /// Its name leads to its endpoints.
     Headless {
@@ -57,8 +60,9 @@ pub fn of(service: &Service, slices: &[Arc<EndpointSlice>]) -> Option<Entry> {
         let target = spec.external_name.as_deref()?.trim_end_matches('.').to_ascii_lowercase();
         return Some(Entry::Alias { target });
     }
+    let unready = publishes_unready(service);
     if spec.cluster_ip.as_deref() == Some("None") {
-        return Some(Entry::Headless { endpoints: endpoints(slices) });
+        return Some(Entry::Headless { endpoints: endpoints(slices, unready, Naming::All) });
     }
     let texts = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
     let mut ips: Vec<IpAddr> = Vec::new();
@@ -69,16 +73,37 @@ pub fn of(service: &Service, slices: &[Arc<EndpointSlice>]) -> Option<Entry> {
     }
     let ports = spec.ports.iter().flatten().filter_map(service_port).collect();
     // Without an address it was not allocated one yet.
-    (!ips.is_empty()).then_some(Entry::Virtual { ips, ports })
+    let endpoints = endpoints(slices, unready, Naming::Hostnames);
+    (!ips.is_empty()).then_some(Entry::Virtual { ips, ports, endpoints })
 }
 
-fn endpoints(slices: &[Arc<EndpointSlice>]) -> BTreeMap<String, Endpoint> {
+/// Whether endpoints count that are not ready: the field, or the annotation that it was before.
+fn publishes_unready(service: &Service) -> bool {
+    let annotation = "service.alpha.kubernetes.io/tolerate-unready-endpoints";
+    let annotated = service.metadata.annotations.as_ref().and_then(|all| all.get(annotation));
+    annotated.is_some_and(|value| value == "true")
+        || service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses) == Some(true)
+}
+
+/// Which endpoints have a name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Naming {
+    /// All: those without a host name by their address.
+    All,
+    /// Those with a host name.
+    Hostnames,
+}
+
+fn endpoints(slices: &[Arc<EndpointSlice>], unready: bool, naming: Naming) -> BTreeMap<String, Endpoint> {
     let mut found: BTreeMap<String, Endpoint> = BTreeMap::new();
     for slice in slices.iter().filter(|slice| slice.address_type != "FQDN") {
         let ports: Vec<Port> = slice.ports.iter().flatten().filter_map(endpoint_port).collect();
         for endpoint in slice.endpoints.iter().flatten() {
-            // Not said is ready. Services that publish unready addresses have them marked ready.
-            if endpoint.conditions.as_ref().and_then(|c| c.ready) == Some(false) {
+            // Not said is ready.
+            if !unready && endpoint.conditions.as_ref().and_then(|c| c.ready) == Some(false) {
+                continue;
+            }
+            if naming == Naming::Hostnames && endpoint.hostname.is_none() {
                 continue;
             }
             let ips: Vec<IpAddr> = endpoint.addresses.iter().filter_map(|text| text.parse().ok()).collect();
@@ -152,16 +177,14 @@ mod tests {
         let port = |name: &str| Port { name: name.into(), protocol: "tcp".into(), number: 80 };
         let ips =
             |list: &[&str]| list.iter().map(|ip| ip.parse().expect("an address")).collect::<Vec<IpAddr>>();
+        let at = |list: &[&str], ports| Entry::Virtual { ips: ips(list), ports, endpoints: BTreeMap::new() };
         let cases = [
             (
                 json!({"clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9", "fd00::9"],
                        "ports": [{"name": "HTTP", "port": 80}, {"port": 81}]}),
-                Some(Entry::Virtual { ips: ips(&["10.96.0.9", "fd00::9"]), ports: vec![port("http")] }),
+                Some(at(&["10.96.0.9", "fd00::9"], vec![port("http")])),
             ),
-            (
-                json!({"type": "NodePort", "clusterIP": "10.96.0.9"}),
-                Some(Entry::Virtual { ips: ips(&["10.96.0.9"]), ports: vec![] }),
-            ),
+            (json!({"type": "NodePort", "clusterIP": "10.96.0.9"}), Some(at(&["10.96.0.9"], vec![]))),
             (
                 json!({"type": "ExternalName", "externalName": "Example.COM."}),
                 Some(Entry::Alias { target: "example.com".into() }),
@@ -192,6 +215,34 @@ mod tests {
         assert_eq!(endpoints.keys().collect::<Vec<_>>(), ["10-244-0-6", "web-0"]);
         assert_eq!(endpoints["web-0"].ips.len(), 2);
         assert_eq!(endpoints["web-0"].ports.len(), 1);
+    }
+
+    #[test]
+    fn unready_endpoints_count_where_they_are_published() {
+        let slice = json!({"addressType": "IPv4", "endpoints": [
+            {"addresses": ["10.244.0.7"], "conditions": {"ready": false}}]});
+        for (publish, count) in [(json!(null), 0), (json!(false), 0), (json!(true), 1)] {
+            let spec = json!({"clusterIP": "None", "publishNotReadyAddresses": publish});
+            let Some(Entry::Headless { endpoints }) = entry(&spec, std::slice::from_ref(&slice)) else {
+                panic!("not headless")
+            };
+            assert_eq!(endpoints.len(), count, "{publish}");
+        }
+        let annotated: Service = serde_json::from_value(json!({"spec": {"clusterIP": "None"}, "metadata": {
+            "annotations": {"service.alpha.kubernetes.io/tolerate-unready-endpoints": "true"}}}))
+        .expect("a service");
+        assert!(publishes_unready(&annotated));
+    }
+
+    #[test]
+    fn endpoints_with_a_host_name_are_known_behind_an_address_too() {
+        let slice = json!({"addressType": "IPv4", "endpoints": [
+            {"addresses": ["10.244.0.5"], "hostname": "Web-0"}, {"addresses": ["10.244.0.6"]}]});
+        let Some(Entry::Virtual { endpoints, .. }) = entry(&json!({"clusterIP": "10.96.0.9"}), &[slice])
+        else {
+            panic!("no addresses")
+        };
+        assert_eq!(endpoints.keys().collect::<Vec<_>>(), ["web-0"]);
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! Everything DNS knows of the cluster: entries by service, names by address.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use hickory_proto::rr::Name;
 use ipnet::IpNet;
 
-use crate::{Error, Result, entry::Entry, sharded::Sharded};
+use crate::{
+    Error, Result,
+    entry::{Endpoint, Entry},
+    sharded::Sharded,
+};
 
 /// A service's namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,9 +27,14 @@ pub struct Zone {
     pub domain: Name,
     /// Reverse lookups in these ranges are ours even when unknown.
     pub reverse_ranges: Vec<IpNet>,
-    /// How long answers may be kept.
+    /// How long answers may be kept, in seconds.
     pub ttl: u32,
+    /// How long it may be kept that there is none, in seconds: short, for what is not there is about to be made.
+    pub negative_ttl: u32,
 }
+
+/// Nobody who asked for a service a moment too early shall wait longer for it.
+const NEGATIVE_TTL: u32 = 5;
 
 impl Zone {
     /// A zone of this domain.
@@ -37,7 +46,17 @@ impl Zone {
             .map_err(|source| Error::Domain { domain: domain.to_owned(), source })?
             .to_lowercase();
         name.set_fqdn(true);
-        Ok(Self { domain: name, reverse_ranges, ttl: ttl.clamp(5, 30) })
+        let ttl = ttl.clamp(5, 30);
+        Ok(Self { domain: name, reverse_ranges, ttl, negative_ttl: ttl.min(NEGATIVE_TTL) })
+    }
+
+    /// The top of the reverse zone that a range of addresses is in, if it is ours: a range whose length is not one
+    /// of whole labels is as many zones as it takes.
+    #[must_use]
+    pub fn reverse_apex(&self, net: IpNet) -> Option<IpNet> {
+        let range = self.reverse_ranges.iter().find(|range| range.contains(&net))?;
+        let step = if net.addr().is_ipv4() { 8 } else { 4 };
+        IpNet::new(net.addr(), range.prefix_len().next_multiple_of(step)).ok().map(|net| net.trunc())
     }
 }
 
@@ -130,11 +149,16 @@ impl Index {
 /// The addresses of an entry with the label in front of the service's name.
 fn addresses(entry: &Entry) -> Vec<(IpAddr, Option<String>)> {
     match entry {
-        Entry::Virtual { ips, .. } => ips.iter().map(|ip| (*ip, None)).collect(),
-        Entry::Headless { endpoints } => endpoints
-            .iter()
-            .flat_map(|(label, endpoint)| endpoint.ips.iter().map(|ip| (*ip, Some(label.clone()))))
-            .collect(),
+        Entry::Virtual { ips, endpoints, .. } => {
+            ips.iter().map(|ip| (*ip, None)).chain(of_endpoints(endpoints)).collect()
+        }
+        Entry::Headless { endpoints } => of_endpoints(endpoints).collect(),
         Entry::Alias { .. } => Vec::new(),
     }
+}
+
+fn of_endpoints(
+    endpoints: &BTreeMap<String, Endpoint>,
+) -> impl Iterator<Item = (IpAddr, Option<String>)> + '_ {
+    endpoints.iter().flat_map(|(label, endpoint)| endpoint.ips.iter().map(|ip| (*ip, Some(label.clone()))))
 }

@@ -145,7 +145,7 @@ impl Handler {
         let negative = |code| Sections {
             code,
             authoritative: true,
-            authority: answer::authority(&index).into_iter().collect(),
+            authority: answer::authority(&index, name).into_iter().collect(),
             ..Sections::default()
         };
         match answer(&index, name, kind) {

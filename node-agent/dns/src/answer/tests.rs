@@ -22,7 +22,11 @@ fn alias(target: &str) -> Option<Entry> {
 }
 
 fn virtual_service(addresses: &[&str]) -> Option<Entry> {
-    Some(Entry::Virtual { ips: ips(addresses), ports: vec![port("http", "tcp", 80), port("dns", "udp", 53)] })
+    Some(Entry::Virtual {
+        ips: ips(addresses),
+        ports: vec![port("http", "tcp", 80), port("dns", "udp", 53), port("m3ua", "sctp", 2905)],
+        endpoints: BTreeMap::new(),
+    })
 }
 
 fn headless() -> Option<Entry> {
@@ -35,13 +39,25 @@ fn headless() -> Option<Entry> {
     Some(Entry::Headless { endpoints })
 }
 
+/// A service with an address, in front of pods that have names.
+fn set() -> Option<Entry> {
+    let pod = Endpoint { ips: ips(&["10.244.0.8"]), ports: Vec::new() };
+    Some(Entry::Virtual {
+        ips: ips(&["10.96.0.8"]),
+        ports: Vec::new(),
+        endpoints: BTreeMap::from([("set-0".to_owned(), pod)]),
+    })
+}
+
 fn index() -> Index {
-    let ranges = ["10.96.0.0/16", "10.244.0.0/16"].map(|range| range.parse().expect("a range"));
+    let ranges =
+        ["10.96.0.0/12", "10.244.0.0/16", "fd00:96::/108"].map(|range| range.parse().expect("a range"));
     let mut index = Index::new(Zone::new("Cluster.Local", ranges.into(), 300).expect("a zone"));
     for (namespace, name, entry) in [
         ("default", "web", virtual_service(&["10.96.0.9", "fd00:96::9"])),
         ("default", "web4", virtual_service(&["10.96.0.4"])),
         ("default", "db", headless()),
+        ("default", "set", set()),
         ("default", "empty", Some(Entry::Headless { endpoints: BTreeMap::new() })),
         ("default", "outside", alias("www.example.com")),
         ("default", "inside", alias("web4.default.svc.cluster.local")),
@@ -96,7 +112,13 @@ fn every_kind_of_name_has_its_answer() {
         ("_http._udp.web.default.svc.cluster.local.", T::SRV, "NXDOMAIN"),
         ("_http._tcp.web.default.svc.cluster.local.", T::A, "NODATA"),
         ("_tcp.web.default.svc.cluster.local.", T::SRV, "NODATA"),
-        ("_sctp.web.default.svc.cluster.local.", T::SRV, "NXDOMAIN"),
+        ("_sctp.db.default.svc.cluster.local.", T::SRV, "NXDOMAIN"),
+        (
+            "_m3ua._sctp.web.default.svc.cluster.local.",
+            T::SRV,
+            "SRV 0 100 2905 web.default.svc.cluster.local.",
+        ),
+        ("_HTTP._TCP.web.default.svc.cluster.local.", T::SRV, "SRV 0 100 80 web.default.svc.cluster.local."),
         (
             "_pg._tcp.db.default.svc.cluster.local.",
             T::SRV,
@@ -110,14 +132,27 @@ fn every_kind_of_name_has_its_answer() {
         ("10-244-0-6.db.default.svc.cluster.local.", T::AAAA, "NODATA"),
         ("db-9.db.default.svc.cluster.local.", T::A, "NXDOMAIN"),
         ("empty.default.svc.cluster.local.", T::A, "NXDOMAIN"),
+        ("set.default.svc.cluster.local.", T::A, "A 10.96.0.8"),
+        ("set-0.set.default.svc.cluster.local.", T::A, "A 10.244.0.8"),
+        ("set-1.set.default.svc.cluster.local.", T::A, "NXDOMAIN"),
+        // Nothing is a wild card.
+        ("*.default.svc.cluster.local.", T::A, "NXDOMAIN"),
+        ("any.default.svc.cluster.local.", T::A, "NXDOMAIN"),
+        ("web.*.svc.cluster.local.", T::A, "NXDOMAIN"),
+        ("_any._tcp.web.default.svc.cluster.local.", T::SRV, "NXDOMAIN"),
+        ("*._tcp.web.default.svc.cluster.local.", T::SRV, "NXDOMAIN"),
+        ("*.db.default.svc.cluster.local.", T::A, "NXDOMAIN"),
         // Aliases.
         ("outside.default.svc.cluster.local.", T::A, "CNAME www.example.com. -> www.example.com."),
         ("outside.default.svc.cluster.local.", T::CNAME, "CNAME www.example.com."),
+        ("outside.default.svc.cluster.local.", T::ANY, "CNAME www.example.com."),
+        ("x.outside.default.svc.cluster.local.", T::A, "NXDOMAIN"),
         ("inside.default.svc.cluster.local.", T::A, "A 10.96.0.4, CNAME web4.default.svc.cluster.local."),
         ("nowhere.default.svc.cluster.local.", T::A, "CNAME gone.default.svc.cluster.local."),
         // Pods.
         ("10-244-3-4.default.pod.cluster.local.", T::A, "A 10.244.3.4"),
         ("10-244-3-4.default.pod.cluster.local.", T::AAAA, "NODATA"),
+        ("2001-db8-0-0-0-0-0-7.default.pod.cluster.local.", T::AAAA, "AAAA 2001:db8::7"),
         ("fd00--4.default.pod.cluster.local.", T::AAAA, "AAAA fd00::4"),
         ("not-an-ip.default.pod.cluster.local.", T::A, "NXDOMAIN"),
         // Reverse.
@@ -125,6 +160,11 @@ fn every_kind_of_name_has_its_answer() {
         ("5.0.244.10.in-addr.arpa.", T::PTR, "PTR db-0.db.default.svc.cluster.local."),
         ("77.0.244.10.in-addr.arpa.", T::PTR, "NXDOMAIN"),
         ("244.10.in-addr.arpa.", T::PTR, "NODATA"),
+        ("244.10.in-addr.arpa.", T::NS, "NS ns.dns.cluster.local."),
+        ("0.244.10.in-addr.arpa.", T::NS, "NODATA"),
+        ("10.in-addr.arpa.", T::PTR, "ELSEWHERE"),
+        ("8.0.244.10.in-addr.arpa.", T::PTR, "PTR set-0.set.default.svc.cluster.local."),
+        ("6.0.244.10.IN-ADDR.arpa.", T::PTR, "PTR 10-244-0-6.db.default.svc.cluster.local."),
         ("9.0.96.10.in-addr.arpa.", T::A, "NODATA"),
         ("8.8.8.8.in-addr.arpa.", T::PTR, "ELSEWHERE"),
         (
@@ -141,11 +181,7 @@ fn every_kind_of_name_has_its_answer() {
         ("cluster.local.", T::A, "NODATA"),
         ("ns.dns.cluster.local.", T::A, "A 10.96.0.10"),
         ("dns-version.cluster.local.", T::TXT, "TXT 1.1.0"),
-        (
-            "cluster.local.",
-            T::SOA,
-            "SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 30",
-        ),
+        ("cluster.local.", T::SOA, "SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"),
         ("absent.cluster.local.", T::A, "NXDOMAIN"),
         // Not ours.
         ("www.example.com.", T::A, "ELSEWHERE"),
@@ -163,6 +199,24 @@ fn every_kind_of_name_has_its_answer() {
 fn aliases_in_a_circle_end() {
     let text = ask(&index(), "loop-a.default.svc.cluster.local.", RecordType::A);
     assert_eq!(text.matches("CNAME").count(), MAX_ALIASES);
+}
+
+#[test]
+fn negative_answers_name_the_zone_they_are_about() {
+    let owner = |name: &str| {
+        let name = Name::from_ascii(name).expect("a name");
+        let record = authority(&index(), &name).expect("a record");
+        let RData::SOA(soa) = &record.data else { panic!("{record}") };
+        assert_eq!((record.ttl, soa.minimum), (5, 5));
+        assert!(record.name.zone_of(&name), "{name} is not in {}", record.name);
+        record.name.to_ascii()
+    };
+    assert_eq!(owner("x.default.svc.cluster.local."), "cluster.local.");
+    // A range of 12 bits is sixteen zones.
+    assert_eq!(owner("9.0.97.10.in-addr.arpa."), "97.10.in-addr.arpa.");
+    assert_eq!(owner("9.0.244.10.in-addr.arpa."), "244.10.in-addr.arpa.");
+    let v6 = "9.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.6.9.0.0.0.0.d.f.ip6.arpa.";
+    assert_eq!(owner(v6), v6[10..]);
 }
 
 #[test]

@@ -148,7 +148,14 @@ fn index(services: &[(&str, Vec<IpAddr>)]) -> Index {
     let mut index = Index::new(Zone::new("cluster.local", Vec::new(), 30).expect("a zone"));
     for (name, ips) in services {
         let key = ServiceKey { namespace: "default".into(), name: (*name).to_owned() };
-        index.put(&key, Some(crate::entry::Entry::Virtual { ips: ips.clone(), ports: Vec::new() }));
+        index.put(
+            &key,
+            Some(crate::entry::Entry::Virtual {
+                ips: ips.clone(),
+                ports: Vec::new(),
+                endpoints: Default::default(),
+            }),
+        );
     }
     index
 }
@@ -205,7 +212,10 @@ async fn other_names_are_asked_upstream_and_kept() {
     let mut far = Index::new(Zone::new("example.com", Vec::new(), 30).expect("a zone"));
     let key = ServiceKey { namespace: "a".into(), name: "www".into() };
     let ips = vec!["192.0.2.80".parse().expect("an address")];
-    far.put(&key, Some(crate::entry::Entry::Virtual { ips, ports: Vec::new() }));
+    far.put(
+        &key,
+        Some(crate::entry::Entry::Virtual { ips, ports: Vec::new(), endpoints: Default::default() }),
+    );
     let handler = Handler::new(far.zone().clone());
     handler.published.store(Some(Arc::new(far)));
     let upstream = free_port();
