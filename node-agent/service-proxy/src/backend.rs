@@ -34,6 +34,17 @@ pub(crate) enum Backend {
     Iptables(Box<Engine<Iptables>>),
 }
 
+/// What came of bringing services in.
+#[derive(Debug, Default)]
+pub(crate) struct Synced {
+    /// Services that can have an address now which another one let go: to be brought in next.
+    pub(crate) again: BTreeSet<ServiceName>,
+    /// Who was refused an address because another service has it.
+    pub(crate) contested: Vec<(ServiceName, String)>,
+    /// Services for which there is no room. They are as they were; the others are in.
+    pub(crate) refused: Vec<(ServiceName, Error)>,
+}
+
 impl Backend {
     pub(crate) async fn new(config: &ProxyConfig) -> Result<Self> {
         let metrics = config.metrics.clone();
@@ -60,13 +71,28 @@ impl Backend {
         }
     }
 
-    /// How many backends there are.
+    /// How many services there are.
+    pub(crate) fn service_count(&self) -> usize {
+        match self {
+            Self::Ebpf(ebpf) => ebpf.services().len(),
+            Self::Nftables(engine) => engine.services().len(),
+            Self::Iptables(engine) => engine.services().len(),
+        }
+    }
+
+    /// How many backends there are. Rules share none, so they must be counted.
     pub(crate) fn backends(&self) -> usize {
         match self {
             Self::Ebpf(ebpf) => ebpf.backends(),
             Self::Nftables(engine) => engine.backends(),
             Self::Iptables(engine) => engine.backends(),
         }
+    }
+
+    /// How many endpoints to bring in at once. A script of rules is best written whole; maps are filled bit by bit, so
+    /// that the first services need not wait for the last and no plan is larger than need be.
+    pub(crate) fn endpoints_at_once(&self) -> usize {
+        if matches!(self, Self::Ebpf(_)) { 32_768 } else { usize::MAX }
     }
 
     /// Takes the node's addresses; all services must be synced again after it.
@@ -90,13 +116,13 @@ impl Backend {
         Ok(())
     }
 
-    /// Brings services in. Returns those that can have an address now which another one let go.
+    /// Brings services in.
     pub(crate) async fn sync(
         &mut self,
         wanted: BTreeMap<ServiceName, Option<ServiceTables>>,
-    ) -> Result<BTreeSet<ServiceName>> {
+    ) -> Result<Synced> {
         match self {
-            Self::Ebpf(ebpf) => ebpf.sync(wanted).await,
+            Self::Ebpf(ebpf) => ebpf.sync(&wanted).await,
             Self::Nftables(engine) => engine.sync(wanted).await,
             Self::Iptables(engine) => engine.sync(wanted).await,
         }
@@ -114,7 +140,7 @@ impl Backend {
     /// Puts off nothing longer; says whether what is in the kernel is still what was put there.
     pub(crate) async fn keep_house(&mut self) -> Result<bool> {
         match self {
-            Self::Ebpf(ebpf) => ebpf.keep_house().map(|()| true),
+            Self::Ebpf(ebpf) => ebpf.keep_house().await.map(|()| true),
             Self::Nftables(engine) => engine.keep_house().await,
             Self::Iptables(engine) => engine.keep_house().await,
         }

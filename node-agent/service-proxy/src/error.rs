@@ -63,6 +63,11 @@ impl Error {
         move |source| Self::File { path: path.display().to_string(), source }
     }
 
+    /// Whether a map has no room.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::DataPlane(skep_ebpf_loader::Error::Full { .. }))
+    }
+
     /// The error with its causes, for an event.
     pub(crate) fn chain(&self) -> String {
         let mut text = self.to_string();

@@ -35,6 +35,6 @@ pub use desired::{DesiredFrontend, DesiredSet, HealthCheck, NodeView, ServiceTab
 pub use error::{Error, Result};
 pub use mode::ProxyMode;
 pub use names::{BackendName, Scope, ServiceName, SetName};
-pub use reconcile::{Plan, Reconciler};
+pub use reconcile::{Done, Plan, Reconciler};
 pub use rules::TABLE;
 pub use run::{ProxyConfig, run};

@@ -46,6 +46,7 @@ pub struct Metrics {
     pub(crate) destroyed_sockets: Counter,
     pub(crate) services: Gauge,
     pub(crate) backends: Gauge,
+    pub(crate) refused_services: Gauge,
 }
 
 /// kube-proxy's buckets: 0.25, 0.5, every second to 59, every five to 115, every thirty to 300.
@@ -84,11 +85,17 @@ impl Default for Metrics {
             destroyed_sockets: Counter::default(),
             services: Gauge::default(),
             backends: Gauge::default(),
+            refused_services: Gauge::default(),
         }
     }
 }
 
 impl Metrics {
+    /// A change was seen.
+    pub(crate) fn queued_now(&self) {
+        self.last_queued.set(jiff::Timestamp::now().as_second());
+    }
+
     /// Adds them to a registry.
     pub fn register(&self, registry: &mut Registry) {
         let kube = registry.sub_registry_with_prefix("kubeproxy");
@@ -179,5 +186,10 @@ impl Metrics {
         );
         own.register("services", "Services in the maps", self.services.clone());
         own.register("backends", "Backends in the maps", self.backends.clone());
+        own.register(
+            "refused_services",
+            "Services that are not as they should be, as a map has no room",
+            self.refused_services.clone(),
+        );
     }
 }

@@ -1,57 +1,79 @@
 //! The difference between what should be in the maps and what is, as an ordered list of writes. Pure.
 //!
 //! The reconciler keeps a copy of the maps (`model`), changed only by writes that succeeded. A plan that fails half
-//! way is thrown away, and the next one starts from the truth.
+//! way is thrown away, and the next one for the same services starts from the truth; what a service still has to get
+//! rid of is kept in its [`Claim`] until a plan is [`done`](Reconciler::done).
 //!
 //! Order of a plan: backends, affinity, slots, source ranges, sets (their counts make slots visible), frontends; then
-//! frontends that go, surplus slots, the rest. A backend's own entry goes last of all, after a grace period.
+//! frontends that go, surplus slots. Sets and backends without users go last of all, after a grace period.
 
 mod arrange;
+mod claim;
 mod ids;
 mod plan;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
-use skep_ebpf_abi::service::FrontendKey;
-use skep_ebpf_loader::tables::{Change, Tables};
+use skep_ebpf_abi::Addr;
+use skep_ebpf_abi::service::{AffinityMatch, FrontendKey, SlotKey, SourceRange};
+use skep_ebpf_loader::sockets::Gone;
+use skep_ebpf_loader::tables::{Change, RangeKey, Tables};
 use tokio::time::Instant;
 
-use crate::desired::ServiceTables;
 use crate::names::ServiceName;
+use claim::Claim;
 use ids::Ids;
 pub use plan::Plan;
 
-/// How long the entry of a backend without users stays: a program that has just read its id must still find it.
-const BACKEND_GRACE: Duration = Duration::from_secs(10);
+/// How long a set or a backend without users stays: a program that has just read its number must still find it.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// The owner of the model and of all ids.
 #[derive(Debug, Default)]
 pub struct Reconciler {
     model: Tables,
     ids: Ids,
-    services: BTreeMap<ServiceName, ServiceTables>,
-    owners: BTreeMap<FrontendKey, ServiceName>,
+    services: BTreeMap<Arc<ServiceName>, Claim>,
+    owners: BTreeMap<FrontendKey, Arc<ServiceName>>,
     /// Services that want a frontend another one has.
-    waiting: BTreeMap<FrontendKey, BTreeSet<ServiceName>>,
+    waiting: BTreeMap<FrontendKey, BTreeSet<Arc<ServiceName>>>,
     /// How many slots name a backend.
     uses: BTreeMap<u32, u32>,
+    /// How many frontends name a set.
+    references: BTreeMap<u32, u32>,
     /// Backends that no slot names, and since when.
     retiring: BTreeMap<u32, Instant>,
+    /// Sets that no service has any more, and since when.
+    doomed: BTreeMap<u32, Instant>,
+}
+
+/// What is left to do when all writes of a plan are done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Backends whose sockets must be destroyed.
+    pub gone: Vec<Gone>,
+    /// Services that can have a frontend which is free now: to be planned next.
+    pub again: BTreeSet<ServiceName>,
 }
 
 impl Reconciler {
     /// Starts from what is in the maps: ids that are in use stay.
     pub fn restore(tables: Tables, now: Instant) -> Self {
-        let mut uses: BTreeMap<u32, u32> = BTreeMap::new();
+        let (mut uses, mut references) = (BTreeMap::<u32, u32>::new(), BTreeMap::<u32, u32>::new());
         for backend in tables.slots.values() {
             *uses.entry(*backend).or_default() += 1;
         }
+        for set in tables.frontends.values().flat_map(|value| [value.external_set, value.internal_set]) {
+            *references.entry(set).or_default() += 1;
+        }
         let retiring =
             tables.backends.keys().filter(|id| !uses.contains_key(id)).map(|id| (*id, now)).collect();
-        Self { ids: Ids::restore(&tables), uses, retiring, model: tables, ..Self::default() }
+        Self { ids: Ids::restore(&tables), uses, references, retiring, model: tables, ..Self::default() }
     }
 
     /// Notes a write that succeeded.
@@ -69,60 +91,173 @@ impl Reconciler {
                     self.release(before, now);
                 }
             }
-            Change::PutBackend(id, _) if !self.uses.contains_key(id) => drop(self.retiring.insert(*id, now)),
+            Change::PutBackend(id, _) => {
+                self.ids.is_in_maps(*id);
+                if !self.uses.contains_key(id) {
+                    self.retiring.insert(*id, now);
+                }
+            }
             Change::RemoveBackend(id) => {
                 self.retiring.remove(id);
-                self.ids.forget_backend(*id);
+                self.ids.forget_backend(*id, &self.model);
             }
-            Change::RemoveSet(id) => self.ids.forget_set(*id),
+            Change::PutFrontend(key, value) => {
+                self.unrefer(key);
+                for set in [value.external_set, value.internal_set] {
+                    *self.references.entry(set).or_default() += 1;
+                }
+            }
+            Change::RemoveFrontend(key) => self.unrefer(key),
             _ => {}
         }
         self.model.apply(change);
     }
 
     fn release(&mut self, backend: u32, now: Instant) {
-        if let Some(uses) = self.uses.get_mut(&backend) {
-            *uses -= 1;
-            if *uses == 0 {
-                self.uses.remove(&backend);
-                self.retiring.insert(backend, now);
-            }
+        if count_down(&mut self.uses, backend) {
+            self.retiring.insert(backend, now);
         }
     }
 
-    /// The entries of backends whose grace period is over.
-    pub fn expire(&self, now: Instant) -> Vec<Change> {
-        let over = self.retiring.iter().filter(|(_, since)| now.duration_since(**since) >= BACKEND_GRACE);
-        over.map(|(id, _)| Change::RemoveBackend(*id)).collect()
+    fn unrefer(&mut self, key: &FrontendKey) {
+        if let Some(before) = self.model.frontends.get(key) {
+            count_down(&mut self.references, before.external_set);
+            count_down(&mut self.references, before.internal_set);
+        }
     }
 
-    /// What no service claims: leftovers of services that went while nobody looked. Only to be called when every
-    /// source has synced and every service has been planned.
-    pub fn prune(&self) -> Vec<Change> {
-        let mut changes: Vec<Change> = Vec::new();
-        let frontends = self.model.frontends.keys().filter(|key| !self.owners.contains_key(key));
-        changes.extend(frontends.map(|key| Change::RemoveFrontend(*key)));
-        let is_named = |set: &u32| self.ids.is_named(*set);
+    /// To be called when every write of the plan is done.
+    pub fn done(&mut self, plan: &Plan) -> Done {
+        let mut done = Done::default();
+        for name in &plan.services {
+            let Some(claim) = self.services.get_mut(name) else { continue };
+            done.gone.extend(std::mem::take(&mut claim.gone));
+            for key in std::mem::take(&mut claim.closing) {
+                if !self.owners.contains_key(&key) {
+                    let waiting = self.waiting.remove(&key).into_iter().flatten();
+                    done.again.extend(waiting.map(|name| ServiceName::clone(&name)));
+                }
+            }
+            if claim.is_nothing() {
+                self.services.remove(name);
+            }
+        }
+        done.gone.retain(|gone| !self.serves(gone));
+        done.gone.sort_unstable();
+        done.gone.dedup();
+        done
+    }
+
+    /// Whether a service's set holds the backend (again).
+    pub fn serves(&self, gone: &Gone) -> bool {
+        !self.doomed.contains_key(&gone.set)
+            && self.members(gone.set).any(|id| {
+                self.model.backends.get(&id).is_some_and(|backend| {
+                    backend.addr == gone.addr
+                        && backend.port_be == gone.port_be
+                        && backend.protocol == gone.protocol
+                })
+            })
+    }
+
+    /// Removes the sets and backends whose grace period is over.
+    pub fn expire(&mut self, now: Instant) -> Vec<Change> {
+        let is_over = |since: &Instant| now.duration_since(*since) >= GRACE;
+        let mut changes = Vec::new();
+        let mut clean = Vec::new();
+        // A frontend of another service may still lead to a set, if its own plan has failed.
+        for id in self.doomed.iter().filter(|(_, since)| is_over(since)).map(|(id, _)| *id) {
+            if !self.references.contains_key(&id) {
+                let before = changes.len();
+                self.remove_set(id, &mut changes);
+                clean.extend((changes.len() == before).then_some(id));
+            }
+        }
+        for id in clean {
+            self.doomed.remove(&id);
+            self.ids.forget_set(id);
+        }
+        let over = self.retiring.iter().filter(|(_, since)| is_over(since));
+        changes.extend(over.map(|(id, _)| Change::RemoveBackend(*id)));
         changes
-            .extend(self.model.sets.keys().filter(|set| !is_named(set)).map(|set| Change::RemoveSet(*set)));
+    }
+
+    /// Everything there is of a set.
+    fn remove_set(&self, id: u32, changes: &mut Vec<Change>) {
+        changes.extend(self.model.sets.contains_key(&id).then_some(Change::RemoveSet(id)));
+        changes.extend(self.model.slots.range(slots_of(id)).map(|(key, _)| Change::RemoveSlot(*key)));
+        changes.extend(self.model.affinity.range(affinity_of(id)).map(|key| Change::RemoveAffinity(*key)));
+        changes.extend(self.model.ranges.range(ranges_of(id)).map(|key| Change::RemoveRange(*key)));
+    }
+
+    /// Closes the frontends that no service claims, and dooms such sets: leftovers of services that went while nobody
+    /// looked. Only to be called when every source has synced and every service has been planned.
+    pub fn prune(&mut self, now: Instant) -> Vec<Change> {
+        let frontends = self.model.frontends.keys().filter(|key| !self.owners.contains_key(key));
+        let mut changes: Vec<Change> = frontends.map(|key| Change::RemoveFrontend(*key)).collect();
         let surplus = self.model.slots.keys().filter(|key| {
-            !is_named(&key.set) || self.model.sets.get(&key.set).is_none_or(|set| key.slot > set.count)
+            self.ids.is_claimed(key.set)
+                && self.model.sets.get(&key.set).is_none_or(|set| key.slot > set.count)
         });
         changes.extend(surplus.map(|key| Change::RemoveSlot(*key)));
-        let affinity = self.model.affinity.iter().filter(|key| !is_named(&key.set));
-        changes.extend(affinity.map(|key| Change::RemoveAffinity(*key)));
-        let ranges = self.model.ranges.iter().filter(|key| !is_named(&key.range.set));
-        changes.extend(ranges.map(|key| Change::RemoveRange(*key)));
+        for id in self.ids.claim_rest() {
+            self.doomed.insert(id, now);
+        }
         changes
+    }
+
+    /// A backend as one that has left every set.
+    pub fn gone_from_any(&self, id: u32) -> Option<Gone> {
+        let backend = self.model.backends.get(&id)?;
+        Some(Gone {
+            set: Gone::ANY_SET,
+            addr: backend.addr,
+            port_be: backend.port_be,
+            protocol: backend.protocol,
+        })
     }
 
     /// The services that are known.
-    pub fn services(&self) -> impl Iterator<Item = &ServiceName> {
-        self.services.keys()
+    pub fn services(&self) -> impl ExactSizeIterator<Item = &ServiceName> {
+        self.services.keys().map(AsRef::as_ref)
     }
 
     /// What is in the maps.
     pub fn model(&self) -> &Tables {
         &self.model
     }
+
+    /// The backends in a set's slots.
+    fn members(&self, set: u32) -> impl Iterator<Item = u32> + '_ {
+        let count = self.model.sets.get(&set).map_or(0, |set| set.count);
+        let slots = SlotKey { set, slot: 1 }..SlotKey { set, slot: count.saturating_add(1) };
+        self.model.slots.range(slots).map(|(_, id)| *id)
+    }
+}
+
+/// Takes one; whether it was the last.
+fn count_down(counts: &mut BTreeMap<u32, u32>, id: u32) -> bool {
+    let Some(count) = counts.get_mut(&id) else { return false };
+    *count -= 1;
+    let is_last = *count == 0;
+    if is_last {
+        counts.remove(&id);
+    }
+    is_last
+}
+
+/// Every key that can be a set's.
+fn slots_of(set: u32) -> RangeInclusive<SlotKey> {
+    SlotKey { set, slot: 0 }..=SlotKey { set, slot: u32::MAX }
+}
+
+/// Every range that can be a set's.
+fn ranges_of(set: u32) -> RangeInclusive<RangeKey> {
+    let end = |words, bits| RangeKey { range: SourceRange { set, addr: Addr::v6([words; 4]) }, bits };
+    end(0, 0)..=end(u32::MAX, u32::MAX)
+}
+
+/// Every key that can be a set's.
+fn affinity_of(set: u32) -> RangeInclusive<AffinityMatch> {
+    AffinityMatch { set, backend: 0 }..=AffinityMatch { set, backend: u32::MAX }
 }

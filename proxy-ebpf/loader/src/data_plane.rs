@@ -1,16 +1,16 @@
 //! The node agent's handle on the data plane.
 
+mod stale;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use skep_ebpf_abi::Addr;
 use skep_ebpf_abi::conntrack::Timeouts;
-use skep_ebpf_abi::flow::{Flow, FlowKey, kind};
 use skep_ebpf_abi::node::{self, DEFAULT_PORTS, NodeConfig, endpoint, flags};
-use skep_ebpf_abi::service::FrontendKey;
-use skep_ebpf_abi::{Addr, UDP};
 
 use crate::error::{Error, Result};
 use crate::kernel_map::KernelMap;
@@ -18,7 +18,6 @@ use crate::links::{self, POD_HOOKS, UPLINK_HOOKS};
 use crate::pins::{self, Pins};
 use crate::programs::{COLLECT, Programs};
 use crate::service_maps::{KernelServiceMaps, Prefix};
-use crate::sockets::{self, Destroyed, Gone};
 use crate::sys;
 use crate::tables::{Change, ServiceMaps};
 
@@ -240,8 +239,8 @@ impl DataPlane {
         let affinity = tables.affinity.iter().map(|key| Change::RemoveAffinity(*key));
         let ranges = tables.ranges.iter().map(|key| Change::RemoveRange(*key));
         let backends = tables.backends.keys().map(|id| Change::RemoveBackend(*id));
-        let mut all = frontends.chain(sets).chain(slots).chain(affinity).chain(ranges).chain(backends);
-        all.try_for_each(|change| self.services.apply(&change))?;
+        let all = frontends.chain(sets).chain(slots).chain(affinity).chain(ranges).chain(backends);
+        self.services.apply_all(&all.collect::<Vec<Change>>()).1?;
         links::detach_sockets(&self.pins)
     }
 
@@ -276,61 +275,6 @@ impl DataPlane {
         let program = programs.fd(COLLECT)?;
         // The kernel wants at least an Ethernet header's worth of packet.
         sys::test_run(program, &[0; 64], 1).map(|_| ()).map_err(Error::on("collecting flows"))
-    }
-
-    /// Destroys the translated sockets to backends that are gone, here and in each of `namespaces`.
-    pub fn destroy_sockets(&self, gone: &[Gone], namespaces: &[PathBuf]) -> Destroyed {
-        sockets::destroy(gone, namespaces, &|key, set| match self.services.connected.get(&key.cookie) {
-            Ok(connected) => connected.is_some_and(|connected| {
-                connected.reverse.set == set
-                    && connected.backend == key.addr
-                    && connected.port_be == key.port_be
-            }),
-            // A map that cannot be read must not spare a socket that talks to nobody.
-            Err(_) => true,
-        })
-    }
-
-    /// Forgets the UDP flows to backends that are gone: a client that goes on sending over one socket would keep its
-    /// flow, and so a dead backend, for ever. The next packet chooses anew. Says how many there were.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn forget_flows(&self, gone: &[Gone]) -> Result<usize> {
-        let udp: Vec<&Gone> = gone.iter().filter(|gone| gone.protocol == UDP).collect();
-        if udp.is_empty() {
-            return Ok(0);
-        }
-        let maps = self.pins.maps();
-        let flows: KernelMap<FlowKey, Flow> = KernelMap::open(&maps, "flows")?;
-        let index: KernelMap<FlowKey, FlowKey> = KernelMap::open(&maps, "flow_index")?;
-        let mut forgotten = 0;
-        for (key, flow) in flows.entries()? {
-            let to = |gone: &Gone| flow.inner.dst == gone.addr && flow.inner.dst_port_be == gone.port_be;
-            if key.protocol != UDP || !udp.iter().any(|gone| to(gone)) {
-                continue;
-            }
-            if flow.kind & kind::DESTINATION == 0 || self.is_still_served(&flow, &udp)? {
-                continue;
-            }
-            // In the order in which programs look: what is found in the index must lead somewhere.
-            index.remove(&FlowKey::new(&flow.outer, key.protocol))?;
-            flows.remove(&key)?;
-            forgotten += 1;
-        }
-        Ok(forgotten)
-    }
-
-    /// Whether a flow came through a set that keeps the backend.
-    fn is_still_served(&self, flow: &Flow, gone: &[&Gone]) -> Result<bool> {
-        let dialled = FrontendKey::new(flow.outer.dst, flow.outer.dst_port_be, UDP);
-        let Some(frontend) = self.services.frontend(&dialled)? else { return Ok(false) };
-        let set =
-            if flow.kind & kind::FROM_OUTSIDE == 0 { frontend.internal_set } else { frontend.external_set };
-        let is_it = |gone: &Gone| {
-            gone.set == set && gone.addr == flow.inner.dst && gone.port_be == flow.inner.dst_port_be
-        };
-        Ok(!gone.iter().any(|gone| is_it(gone)))
     }
 
     /// Runs an attached-to-nothing copy of a tc program on a packet; for tests and measurements.

@@ -10,7 +10,8 @@ use crate::tables::{Change, ServiceMaps, Tables};
 pub struct MemoryMaps {
     tables: Mutex<Tables>,
     backend_limit: Option<u32>,
-    refusals: Mutex<u32>,
+    /// Writes until the one that is refused.
+    until_refusal: Mutex<Option<usize>>,
 }
 
 impl MemoryMaps {
@@ -26,9 +27,9 @@ impl MemoryMaps {
         self
     }
 
-    /// Refuses the next `count` changes.
-    pub fn refuse(&self, count: u32) {
-        *locked(&self.refusals) = count;
+    /// Refuses one change, after `accepted` more; none at all for `None`.
+    pub fn refuse_after(&self, accepted: Option<usize>) {
+        *locked(&self.until_refusal) = accepted;
     }
 
     /// What it holds.
@@ -44,10 +45,14 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl ServiceMaps for MemoryMaps {
     fn apply(&self, change: &Change) -> Result<()> {
-        let mut refusals = locked(&self.refusals);
-        if *refusals > 0 {
-            *refusals -= 1;
-            return Err(Error::kernel("writing a map", std::io::ErrorKind::Interrupted.into()));
+        let mut until_refusal = locked(&self.until_refusal);
+        match *until_refusal {
+            Some(0) => {
+                *until_refusal = None;
+                return Err(Error::kernel("writing a map", std::io::ErrorKind::Interrupted.into()));
+            }
+            Some(writes) => *until_refusal = Some(writes - 1),
+            None => {}
         }
         let mut tables = locked(&self.tables);
         if let (Change::PutBackend(id, _), Some(limit)) = (change, self.backend_limit)

@@ -57,18 +57,49 @@ impl KernelServiceMaps {
         self.frontends.get(key)
     }
 
+    /// Shows every backend.
+    pub(crate) fn visit_backends(&self, mut visit: impl FnMut(&Backend)) -> Result<()> {
+        self.backends.visit(|_, backend| visit(&backend))
+    }
+
     /// Name, used and possible entries of every map.
     pub(crate) fn usage(&self) -> Result<Vec<(&'static str, usize, u32)>> {
         Ok(vec![
-            ("frontends", self.frontends.entries()?.len(), self.frontends.limit()),
-            ("sets", self.sets.entries()?.len(), self.sets.limit()),
-            ("slots", self.slots.entries()?.len(), self.slots.limit()),
-            ("backends", self.backends.entries()?.len(), self.backends.limit()),
-            ("affinity", self.affinity.entries()?.len(), self.affinity.limit()),
-            ("connected", self.connected.entries()?.len(), self.connected.limit()),
-            ("reverse", self.reverse.entries()?.len(), self.reverse.limit()),
+            ("frontends", self.frontends.count()?, self.frontends.limit()),
+            ("sets", self.sets.count()?, self.sets.limit()),
+            ("slots", self.slots.count()?, self.slots.limit()),
+            ("backends", self.backends.count()?, self.backends.limit()),
+            ("affinity_match", self.affinity_match.count()?, self.affinity_match.limit()),
+            ("source_ranges", self.ranges.count()?, self.ranges.limit()),
+            ("affinity", self.affinity.count()?, self.affinity.limit()),
+            ("connected", self.connected.count()?, self.connected.limit()),
+            ("reverse", self.reverse.count()?, self.reverse.limit()),
         ])
     }
+}
+
+/// Writes the changes at the beginning that are of one kind, which `element` tells; how many are done.
+fn put_run<K: Plain + Ord, V: Plain>(
+    map: &KernelMap<K, V>,
+    changes: &[Change],
+    element: impl Fn(&Change) -> Option<(K, V)>,
+) -> (usize, Result<()>) {
+    let (keys, values): (Vec<K>, Vec<V>) = changes.iter().map_while(element).unzip();
+    map.put_all(&keys, &values)
+}
+
+/// Removes what the changes at the beginning name that are of one kind; how many are done.
+fn remove_run<K: Plain + Ord, V: Plain>(
+    map: &KernelMap<K, V>,
+    changes: &[Change],
+    key: impl Fn(&Change) -> Option<K>,
+) -> (usize, Result<()>) {
+    let keys: Vec<K> = changes.iter().map_while(key).collect();
+    map.remove_all(&keys)
+}
+
+fn prefix(key: &RangeKey) -> Prefix<SourceRange> {
+    Prefix { bits: key.bits, data: key.range }
 }
 
 impl ServiceMaps for KernelServiceMaps {
@@ -80,13 +111,50 @@ impl ServiceMaps for KernelServiceMaps {
             Change::RemoveSlot(key) => self.slots.remove(key),
             Change::PutAffinity(key) => self.affinity_match.put(key, &1),
             Change::RemoveAffinity(key) => self.affinity_match.remove(key),
-            Change::PutRange(key) => self.ranges.put(&Prefix { bits: key.bits, data: key.range }, &1),
-            Change::RemoveRange(key) => self.ranges.remove(&Prefix { bits: key.bits, data: key.range }),
+            Change::PutRange(key) => self.ranges.put(&prefix(key), &1),
+            Change::RemoveRange(key) => self.ranges.remove(&prefix(key)),
             Change::PutSet(id, set) => self.sets.put(id, set),
             Change::RemoveSet(id) => self.sets.remove(id),
             Change::PutFrontend(key, value) => self.frontends.put(key, value),
             Change::RemoveFrontend(key) => self.frontends.remove(key),
         }
+    }
+
+    fn apply_all(&self, changes: &[Change]) -> (usize, Result<()>) {
+        use Change as C;
+        let mut done = 0;
+        while let Some(rest @ [first, ..]) = changes.get(done..) {
+            // What fits the pattern of the first change goes in one call, up to the first that does not.
+            macro_rules! put {
+                ($map:expr, $pattern:pat => $element:expr) => {
+                    put_run($map, rest, |change| if let $pattern = change { Some($element) } else { None })
+                };
+            }
+            macro_rules! remove {
+                ($map:expr, $pattern:pat => $key:expr) => {
+                    remove_run($map, rest, |change| if let $pattern = change { Some($key) } else { None })
+                };
+            }
+            let (more, result) = match first {
+                C::PutBackend(..) => put!(&self.backends, C::PutBackend(id, backend) => (*id, *backend)),
+                C::RemoveBackend(_) => remove!(&self.backends, C::RemoveBackend(id) => *id),
+                C::PutSlot(..) => put!(&self.slots, C::PutSlot(key, id) => (*key, *id)),
+                C::RemoveSlot(_) => remove!(&self.slots, C::RemoveSlot(key) => *key),
+                C::PutAffinity(_) => put!(&self.affinity_match, C::PutAffinity(key) => (*key, 1)),
+                C::RemoveAffinity(_) => remove!(&self.affinity_match, C::RemoveAffinity(key) => *key),
+                C::PutRange(_) => put!(&self.ranges, C::PutRange(key) => (prefix(key), 1)),
+                C::RemoveRange(_) => remove!(&self.ranges, C::RemoveRange(key) => prefix(key)),
+                C::PutSet(..) => put!(&self.sets, C::PutSet(id, set) => (*id, *set)),
+                C::RemoveSet(_) => remove!(&self.sets, C::RemoveSet(id) => *id),
+                C::PutFrontend(..) => put!(&self.frontends, C::PutFrontend(key, value) => (*key, *value)),
+                C::RemoveFrontend(_) => remove!(&self.frontends, C::RemoveFrontend(key) => *key),
+            };
+            done += more;
+            if result.is_err() {
+                return (done, result);
+            }
+        }
+        (done, Ok(()))
     }
 
     fn read(&self) -> Result<Tables> {

@@ -5,11 +5,11 @@
 //! network namespace, so every namespace is visited. Only sockets that were translated are touched: one that dialled
 //! the pod itself knows nothing of the service.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 
 use nix::sched::{CloneFlags, setns};
-use skep_ebpf_abi::service::ReverseKey;
 use skep_ebpf_abi::{Addr, TCP, UDP};
 
 use crate::error::{Error, Result};
@@ -18,7 +18,7 @@ use crate::sys;
 /// A backend that no longer serves a set.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Gone {
-    /// The set; sockets that came through another set keep the backend.
+    /// The set, or [`ANY_SET`](Self::ANY_SET); sockets that came through another set keep the backend.
     pub set: u32,
     /// Its address.
     pub addr: Addr,
@@ -28,8 +28,30 @@ pub struct Gone {
     pub protocol: u8,
 }
 
-/// Whether a socket was translated through a set.
-pub(crate) type CameThrough<'a> = &'a (dyn Fn(&ReverseKey, u32) -> bool + Sync);
+impl Gone {
+    /// Stands for every set: the backend has left all of them.
+    pub const ANY_SET: u32 = 0;
+    /// Stands for the set of an address that is served no more.
+    pub const NO_SET: u32 = u32::MAX;
+}
+
+/// Sockets by their cookies, each with the peer that it was translated to: one that was connected anew, past any
+/// service, is not meant. A cookie is one socket's for ever.
+type Sockets = BTreeMap<u64, (Addr, u16)>;
+
+/// The sockets to be destroyed.
+#[derive(Debug, Default)]
+pub(crate) struct Translated {
+    udp: Sockets,
+    tcp: Sockets,
+}
+
+impl Translated {
+    pub(crate) fn add(&mut self, cookie: u64, gone: &Gone) {
+        let sockets = if gone.protocol == UDP { &mut self.udp } else { &mut self.tcp };
+        sockets.insert(cookie, (gone.addr, gone.port_be));
+    }
+}
 
 /// What a visit to all namespaces gave.
 #[derive(Debug, Default)]
@@ -40,36 +62,28 @@ pub struct Destroyed {
     pub failures: Vec<Error>,
 }
 
-/// Destroys, in this namespace and in each of `namespaces`, the translated sockets to `gone`. UDP comes first:
-/// TCP at least notices some day.
-pub(crate) fn destroy(gone: &[Gone], namespaces: &[PathBuf], came_through: CameThrough<'_>) -> Destroyed {
+/// Destroys the sockets, wherever they are: in this namespace or in one of `namespaces`. UDP comes first: TCP at least
+/// notices some day.
+pub(crate) fn destroy(translated: Translated, namespaces: &[PathBuf]) -> Destroyed {
     let mut total = Destroyed::default();
-    if gone.is_empty() {
-        return total;
-    }
-    for protocol in [UDP, TCP] {
-        let wanted: Vec<Gone> = gone.iter().copied().filter(|gone| gone.protocol == protocol).collect();
-        if wanted.is_empty() {
+    for (protocol, mut sought) in [(UDP, translated.udp), (TCP, translated.tcp)] {
+        if sought.is_empty() {
             continue;
         }
-        visit(&wanted, protocol, came_through, &mut total);
+        visit(&mut sought, protocol, &mut total);
         for namespace in namespaces {
+            // A listing costs the kernel a walk through the sockets of all namespaces, for each of them.
+            if sought.is_empty() {
+                break;
+            }
             // A thread of its own: the namespace of a thread that runs other work must not change.
             std::thread::scope(|scope| {
-                let visit = scope.spawn(|| {
-                    let mut found = Destroyed::default();
-                    match enter(namespace) {
-                        Ok(()) => visit(&wanted, protocol, came_through, &mut found),
-                        Err(error) => found.failures.push(error),
-                    }
-                    found
+                let visit = scope.spawn(|| match enter(namespace) {
+                    Ok(()) => visit(&mut sought, protocol, &mut total),
+                    Err(error) => total.failures.push(error),
                 });
-                match visit.join() {
-                    Ok(found) => {
-                        total.sockets += found.sockets;
-                        total.failures.extend(found.failures);
-                    }
-                    Err(panic) => std::panic::resume_unwind(panic),
+                if let Err(panic) = visit.join() {
+                    std::panic::resume_unwind(panic);
                 }
             });
         }
@@ -83,7 +97,8 @@ fn enter(namespace: &PathBuf) -> Result<()> {
     setns(file, CloneFlags::CLONE_NEWNET).map_err(|errno| Error::kernel(action(), errno.into()))
 }
 
-fn visit(gone: &[Gone], protocol: u8, came_through: CameThrough<'_>, total: &mut Destroyed) {
+/// Destroys the sockets of this namespace that are sought, and takes them from there.
+fn visit(sought: &mut Sockets, protocol: u8, total: &mut Destroyed) {
     let netlink = match sys::open_diag() {
         Ok(netlink) => netlink,
         Err(error) => return total.failures.push(Error::kernel("opening a socket for diagnosis", error)),
@@ -97,13 +112,7 @@ fn visit(gone: &[Gone], protocol: u8, came_through: CameThrough<'_>, total: &mut
             }
         };
         for socket in sockets {
-            let (addr, port_be) = (socket.peer(), socket.peer_port_be());
-            let mut sets = gone.iter().filter(|gone| gone.addr == addr && gone.port_be == port_be).peekable();
-            if sets.peek().is_none() {
-                continue;
-            }
-            let key = ReverseKey::new(socket.cookie(), addr, port_be);
-            if !sets.any(|gone| came_through(&key, gone.set)) {
+            if sought.remove(&socket.cookie()) != Some((socket.peer(), socket.peer_port_be())) {
                 continue;
             }
             match sys::destroy_socket(&netlink, &socket) {

@@ -12,10 +12,10 @@ use crate::error::Result;
 /// A source range with its length in bits of the key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct RangeKey {
+    /// Set and network; first, so that the ranges of a set are neighbours.
+    pub range: SourceRange,
     /// How many bits count, see [`SourceRange::prefix_bits`].
     pub bits: u32,
-    /// Set and network.
-    pub range: SourceRange,
 }
 
 /// All tables of services.
@@ -71,6 +71,17 @@ pub trait ServiceMaps: Send + Sync {
     /// # Errors
     /// When the kernel refuses, for example because a map is full; then nothing has changed.
     fn apply(&self, change: &Change) -> Result<()>;
+
+    /// Does changes in this order, in as few system calls as possible. Says how many are done, also when one is
+    /// refused: those before it are done, it and those after it are not.
+    fn apply_all(&self, changes: &[Change]) -> (usize, Result<()>) {
+        for (done, change) in changes.iter().enumerate() {
+            if let Err(error) = self.apply(change) {
+                return (done, Err(error));
+            }
+        }
+        (changes.len(), Ok(()))
+    }
 
     /// Reads everything.
     ///

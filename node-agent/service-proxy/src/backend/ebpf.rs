@@ -1,24 +1,26 @@
 //! The eBPF back end: the tables become writes to the programs' maps.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use skep_ebpf_abi::UDP;
 use skep_ebpf_loader::DataPlane;
+use skep_ebpf_loader::sockets::Gone;
 use skep_ebpf_loader::tables::Change;
 use tokio::time::Instant;
 
-use super::uplinks;
+use super::{Synced, uplinks};
 use crate::desired::ServiceTables;
 use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::names::ServiceName;
 use crate::reconcile::Reconciler;
 
-/// Writes before other tasks get their turn.
-const WRITES_A_TURN: usize = 512;
+/// Writes before other tasks get their turn: about a millisecond.
+const WRITES_A_TURN: usize = 4096;
 
 /// The owner of the maps of services.
 pub(crate) struct Ebpf {
@@ -49,7 +51,7 @@ impl Ebpf {
         Ok(Self { plane, reconciler, attach_uplinks, netns_dir, pruned: false, metrics })
     }
 
-    pub(crate) fn services(&self) -> impl Iterator<Item = &ServiceName> {
+    pub(crate) fn services(&self) -> impl ExactSizeIterator<Item = &ServiceName> {
         self.reconciler.services()
     }
 
@@ -67,44 +69,73 @@ impl Ebpf {
         Ok(())
     }
 
-    /// Brings services into the maps. Returns those that can have an address now which another one let go.
+    /// Brings services into the maps. When they do not all fit, each is tried by itself, so that one without room
+    /// does not keep the others from losing a dead endpoint.
     pub(crate) async fn sync(
         &mut self,
-        wanted: BTreeMap<ServiceName, Option<ServiceTables>>,
-    ) -> Result<BTreeSet<ServiceName>> {
-        let plan = self.reconciler.plan(wanted);
-        for (service, why) in &plan.contested {
-            tracing::warn!(%service, why, "frontend refused");
+        wanted: &BTreeMap<ServiceName, Option<ServiceTables>>,
+    ) -> Result<Synced> {
+        let mut synced = Synced::default();
+        match self.bring_in(wanted, &mut synced).await {
+            Err(error) if error.is_full() => {}
+            done => return done.map(|()| synced),
         }
+        // Those that go make room for those that come.
+        let (going, coming): (Vec<_>, Vec<_>) = wanted.iter().partition(|(_, tables)| tables.is_none());
+        for (name, tables) in going.into_iter().chain(coming) {
+            let one = BTreeMap::from([(name.clone(), tables.clone())]);
+            match self.bring_in(&one, &mut synced).await {
+                Err(error) if error.is_full() => synced.refused.push((name.clone(), error)),
+                done => done?,
+            }
+        }
+        Ok(synced)
+    }
+
+    async fn bring_in(
+        &mut self,
+        wanted: &BTreeMap<ServiceName, Option<ServiceTables>>,
+        synced: &mut Synced,
+    ) -> Result<()> {
+        let plan = self.reconciler.plan(wanted, Instant::now());
+        synced.contested.extend(plan.contested.iter().cloned());
         self.apply(&plan.changes).await?;
-        self.destroy(plan.gone).await;
-        Ok(plan.again)
+        let done = self.reconciler.done(&plan);
+        synced.again.extend(done.again);
+        self.destroy(done.gone).await;
+        Ok(())
     }
 
     /// Removes what no service claims, once, when every service has been brought in.
     pub(crate) async fn prune(&mut self) -> Result<()> {
-        if !self.pruned {
-            let leftovers = self.reconciler.prune();
-            self.apply(&leftovers).await?;
-            self.pruned = true;
+        if self.pruned {
+            return Ok(());
         }
+        let leftovers = self.reconciler.prune(Instant::now());
+        self.apply(&leftovers).await?;
+        // Nobody has looked after the sockets since the last agent went.
+        let reached = self.plane.translated()?.into_iter();
+        let stale = reached.filter(|to| !self.reconciler.serves(to)).collect();
+        self.destroy(stale).await;
+        self.pruned = true;
         Ok(())
     }
 
     async fn apply(&mut self, changes: &[Change]) -> Result<()> {
         for chunk in changes.chunks(WRITES_A_TURN) {
+            let (done, result) = self.plane.services().apply_all(chunk);
             let now = Instant::now();
-            for change in chunk {
-                self.plane.services().apply(change)?;
+            for change in chunk.iter().take(done) {
                 self.reconciler.applied(change, now);
-                self.metrics.writes.inc();
             }
+            self.metrics.writes.inc_by(done as u64);
+            result?;
             tokio::task::yield_now().await;
         }
         Ok(())
     }
 
-    async fn destroy(&self, gone: Vec<skep_ebpf_loader::sockets::Gone>) {
+    async fn destroy(&self, gone: Vec<Gone>) {
         if gone.is_empty() {
             return;
         }
@@ -112,14 +143,18 @@ impl Ebpf {
         let visit = tokio::task::spawn_blocking(move || {
             (plane.forget_flows(&gone), plane.destroy_sockets(&gone, &namespaces(&folder)))
         });
-        match visit.await {
-            Ok((forgotten, destroyed)) => {
-                match forgotten {
-                    Ok(flows) => drop(self.metrics.conntrack_deleted.inc_by(flows as u64)),
-                    Err(error) => {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "flows to gone backends");
-                    }
-                }
+        let (forgotten, destroyed) = match visit.await {
+            Ok(found) => found,
+            Err(error) => {
+                return tracing::error!(%error, "the search for sockets of gone backends broke off");
+            }
+        };
+        match forgotten {
+            Ok(flows) => drop(self.metrics.conntrack_deleted.inc_by(flows as u64)),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "flows to gone backends"),
+        }
+        match destroyed {
+            Ok(destroyed) => {
                 self.metrics.destroyed_sockets.inc_by(destroyed.sockets as u64);
                 for error in &destroyed.failures {
                     // The namespace went with its pod, most often; its sockets went with it.
@@ -129,16 +164,23 @@ impl Ebpf {
                     );
                 }
             }
-            Err(error) => tracing::error!(%error, "the search for sockets of gone backends broke off"),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "sockets to gone backends");
+            }
         }
     }
 
-    pub(crate) fn keep_house(&mut self) -> Result<()> {
-        let now = Instant::now();
-        for change in self.reconciler.expire(now) {
-            self.plane.services().apply(&change)?;
-            self.reconciler.applied(&change, now);
-        }
+    pub(crate) async fn keep_house(&mut self) -> Result<()> {
+        let expired = self.reconciler.expire(Instant::now());
+        // A program that had read the backend's id when it left may have connected a socket after the search.
+        let late = expired.iter().filter_map(|change| match change {
+            Change::RemoveBackend(id) => self.reconciler.gone_from_any(*id),
+            _ => None,
+        });
+        // TCP finds out by itself, and may still be served by an endpoint that is about to end.
+        let late = late.filter(|gone| gone.protocol == UDP).collect();
+        self.destroy(late).await;
+        self.apply(&expired).await?;
         Ok(self.plane.collect_flows()?)
     }
 }

@@ -1,7 +1,8 @@
 //! The two back ends that write packet filter rules: which fragments are in the kernel, and what to do about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::Synced;
 use crate::desired::ServiceTables;
 use crate::error::Result;
 use crate::metrics::Metrics;
@@ -48,6 +49,10 @@ pub(crate) struct Engine<D: Dialect> {
     fragments: BTreeMap<ServiceName, D::Fragment>,
     tables: BTreeMap<ServiceName, ServiceTables>,
     owners: Owners,
+    /// What the last changes may have made stale, until they are in the kernel.
+    stale: Stale,
+    /// Who waits for an address that the last changes free.
+    again: BTreeSet<ServiceName>,
     /// Whether the kernel holds the fragments; after an error nobody knows.
     is_known: bool,
     metrics: Metrics,
@@ -62,18 +67,20 @@ impl<D: Dialect> Engine<D> {
             fragments: BTreeMap::new(),
             tables: BTreeMap::new(),
             owners: Owners::default(),
+            stale: Stale::default(),
+            again: BTreeSet::new(),
             is_known: false,
             metrics,
         }
     }
 
-    pub(crate) fn services(&self) -> impl Iterator<Item = &ServiceName> {
+    pub(crate) fn services(&self) -> impl ExactSizeIterator<Item = &ServiceName> {
         self.tables.keys()
     }
 
     pub(crate) fn backends(&self) -> usize {
         let sets = self.tables.values().flat_map(|tables| tables.sets.values());
-        sets.flat_map(|set| &set.backends).collect::<std::collections::BTreeSet<_>>().len()
+        sets.flat_map(|set| &set.backends).collect::<BTreeSet<_>>().len()
     }
 
     /// Takes a new ground: every service may read differently on it.
@@ -84,19 +91,16 @@ impl<D: Dialect> Engine<D> {
         }
     }
 
-    /// Brings services in. Returns those that can have an address now which another one let go.
+    /// Brings services in.
     pub(crate) async fn sync(
         &mut self,
         wanted: BTreeMap<ServiceName, Option<ServiceTables>>,
-    ) -> Result<std::collections::BTreeSet<ServiceName>> {
+    ) -> Result<Synced> {
         let settled = self.owners.settle(wanted);
-        for (service, why) in &settled.contested {
-            tracing::warn!(%service, why, "address refused");
-        }
-        let mut stale = Stale::default();
+        self.again.extend(settled.again);
         let mut before = BTreeMap::new();
         for (name, tables) in settled.tables {
-            stale.note(self.tables.get(&name), tables.as_ref(), !self.is_known);
+            self.stale.note(self.tables.get(&name), tables.as_ref(), !self.is_known);
             let old = match &tables {
                 Some(tables) => {
                     let fragment = self.dialect.service(tables, &self.ground);
@@ -111,6 +115,7 @@ impl<D: Dialect> Engine<D> {
             }
         }
         self.write(&before).await?;
+        let stale = std::mem::take(&mut self.stale);
         if !stale.is_empty() {
             let deleted = tokio::task::spawn_blocking(move || conntrack::delete(&stale)).await;
             match deleted {
@@ -121,7 +126,11 @@ impl<D: Dialect> Engine<D> {
                 Err(error) => tracing::error!(%error, "the search for stale connections broke off"),
             }
         }
-        Ok(settled.again)
+        Ok(Synced {
+            again: std::mem::take(&mut self.again),
+            contested: settled.contested,
+            ..Synced::default()
+        })
     }
 
     async fn write(&mut self, before: &BTreeMap<ServiceName, D::Fragment>) -> Result<()> {

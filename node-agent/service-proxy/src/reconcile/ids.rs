@@ -2,107 +2,126 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use skep_ebpf_abi::service::Backend;
 use skep_ebpf_loader::tables::Tables;
 
-use crate::names::{BackendName, SetName};
+use crate::names::BackendName;
 
-/// Names to numbers. Zero is never given, so that it can mean "none".
+/// Numbers in use. Zero is never given, so that it can mean "none".
 #[derive(Debug, Default)]
 pub(super) struct Ids {
-    sets: BTreeMap<SetName, u32>,
-    set_names: BTreeMap<u32, SetName>,
-    used_sets: BTreeSet<u32>,
     backends: BTreeMap<BackendName, u32>,
-    backend_names: BTreeMap<u32, BackendName>,
+    /// Those with a number whose entry is not in the maps yet.
+    planned: BTreeMap<u32, BackendName>,
+    /// Sets in the maps that no service has claimed yet.
+    unclaimed: BTreeSet<u32>,
+    /// Sets that a service claims.
+    claimed: BTreeSet<u32>,
     last_set: u32,
     last_backend: u32,
 }
 
+fn name_of(backend: &Backend) -> BackendName {
+    BackendName { addr: backend.addr, port: u16::from_be(backend.port_be), protocol: backend.protocol }
+}
+
 impl Ids {
-    /// Backends are named by what they are; sets are adopted later, through the frontends that use them.
+    /// Backends are named by what they are; sets are claimed later, through the frontends that use them.
     pub(super) fn restore(tables: &Tables) -> Self {
         let mut ids = Self::default();
         for (id, backend) in &tables.backends {
-            let name = BackendName {
-                addr: backend.addr,
-                port: u16::from_be(backend.port_be),
-                protocol: backend.protocol,
-            };
-            ids.backends.entry(name).or_insert(*id);
-            ids.backend_names.insert(*id, name);
+            ids.backends.entry(name_of(backend)).or_insert(*id);
         }
         let named =
             tables.frontends.values().flat_map(|frontend| [frontend.external_set, frontend.internal_set]);
         let in_slots = tables.slots.keys().map(|key| key.set);
-        ids.used_sets = tables.sets.keys().copied().chain(named).chain(in_slots).collect();
-        ids.last_set = ids.used_sets.last().copied().unwrap_or(0);
+        // An agent that died in the middle of a plan may have written these and nothing else of a set.
+        let with_ranges = tables.ranges.iter().map(|key| key.range.set);
+        let with_affinity = tables.affinity.iter().map(|key| key.set);
+        ids.unclaimed = tables
+            .sets
+            .keys()
+            .copied()
+            .chain(named)
+            .chain(in_slots)
+            .chain(with_ranges)
+            .chain(with_affinity)
+            .collect();
+        ids.last_set = ids.unclaimed.last().copied().unwrap_or(0);
         ids.last_backend = tables.backends.keys().last().copied().unwrap_or(0);
         ids
     }
 
-    /// The set's number if it has one.
-    pub(super) fn known_set(&self, name: &SetName) -> Option<u32> {
-        self.sets.get(name).copied()
+    /// Claims a set that is in the maps; whether it was free to be claimed.
+    pub(super) fn adopt_set(&mut self, id: u32) -> bool {
+        id != 0 && self.unclaimed.remove(&id) && self.claimed.insert(id)
     }
 
-    /// Gives a set that is in the maps its name; a number has one name only.
-    pub(super) fn adopt_set(&mut self, name: &SetName, id: u32) {
-        if id != 0 && !self.sets.contains_key(name) && !self.set_names.contains_key(&id) {
-            self.name_set(name, id);
-        }
-    }
-
-    /// The set's number, made if need be.
-    pub(super) fn set(&mut self, name: &SetName) -> u32 {
-        if let Some(id) = self.known_set(name) {
-            return id;
-        }
-        let id = next_free(&mut self.last_set, |id| self.used_sets.contains(&id));
-        self.name_set(name, id);
+    /// A number for a new set.
+    pub(super) fn new_set(&mut self) -> u32 {
+        let (claimed, unclaimed) = (&self.claimed, &self.unclaimed);
+        let id = next_free(&mut self.last_set, |id| claimed.contains(&id) || unclaimed.contains(&id));
+        self.claimed.insert(id);
         id
     }
 
-    fn name_set(&mut self, name: &SetName, id: u32) {
-        self.sets.insert(name.clone(), id);
-        self.set_names.insert(id, name.clone());
-        self.used_sets.insert(id);
+    /// Claims all that nobody has claimed.
+    pub(super) fn claim_rest(&mut self) -> BTreeSet<u32> {
+        let rest = std::mem::take(&mut self.unclaimed);
+        self.claimed.extend(&rest);
+        rest
     }
 
     /// Whether a service claims the set.
-    pub(super) fn is_named(&self, id: u32) -> bool {
-        self.set_names.contains_key(&id)
+    pub(super) fn is_claimed(&self, id: u32) -> bool {
+        self.claimed.contains(&id)
     }
 
-    /// The set is in the maps no more.
+    /// Nothing of the set is in the maps any more.
     pub(super) fn forget_set(&mut self, id: u32) {
-        self.used_sets.remove(&id);
-        if let Some(name) = self.set_names.remove(&id) {
-            self.sets.remove(&name);
-        }
+        self.claimed.remove(&id);
     }
 
     /// The backend's number, made if need be.
-    pub(super) fn backend(&mut self, name: BackendName) -> u32 {
+    pub(super) fn backend(&mut self, name: BackendName, model: &Tables) -> u32 {
         if let Some(id) = self.backends.get(&name) {
             return *id;
         }
-        let id = next_free(&mut self.last_backend, |id| self.backend_names.contains_key(&id));
+        let planned = &self.planned;
+        let is_used = |id| planned.contains_key(&id) || model.backends.contains_key(&id);
+        let id = next_free(&mut self.last_backend, is_used);
         self.backends.insert(name, id);
-        self.backend_names.insert(id, name);
+        self.planned.insert(id, name);
         id
     }
 
     /// The backend's name.
-    pub(super) fn backend_name(&self, id: u32) -> Option<BackendName> {
-        self.backend_names.get(&id).copied()
+    pub(super) fn backend_name(&self, id: u32, model: &Tables) -> Option<BackendName> {
+        model.backends.get(&id).map(name_of).or_else(|| self.planned.get(&id).copied())
     }
 
-    /// The backend is in the maps no more.
-    pub(super) fn forget_backend(&mut self, id: u32) {
-        if let Some(name) = self.backend_names.remove(&id)
-            && self.backends.get(&name) == Some(&id)
-        {
-            self.backends.remove(&name);
+    /// The backend's entry is in the maps now.
+    pub(super) fn is_in_maps(&mut self, id: u32) {
+        self.planned.remove(&id);
+    }
+
+    /// Forgets numbers that a plan gave which came to nothing.
+    pub(super) fn forget_planned(&mut self) {
+        for (id, name) in std::mem::take(&mut self.planned) {
+            self.forget(id, &name);
+        }
+    }
+
+    /// The backend is about to be in the maps no more; `model` still has it.
+    pub(super) fn forget_backend(&mut self, id: u32, model: &Tables) {
+        if let Some(backend) = model.backends.get(&id) {
+            self.forget(id, &name_of(backend));
+        }
+    }
+
+    fn forget(&mut self, id: u32, name: &BackendName) {
+        if self.backends.get(name) == Some(&id) {
+            self.backends.remove(name);
         }
     }
 }

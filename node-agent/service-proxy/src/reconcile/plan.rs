@@ -1,15 +1,20 @@
 //! Making a plan.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ipnet::IpNet;
+use skep_ebpf_abi::service::frontend::{CLUSTER_IP, KIND_MASK, NODE_PORT};
 use skep_ebpf_abi::service::{AffinityMatch, Backend, Frontend, Set, SlotKey, SourceRange, backend, set};
 use skep_ebpf_abi::{Addr, UDP};
 use skep_ebpf_loader::sockets::Gone;
-use skep_ebpf_loader::tables::{Change, RangeKey};
+use skep_ebpf_loader::tables::{Change, RangeKey, socket_address};
 
-use super::Reconciler;
+use tokio::time::Instant;
+
 use super::arrange::arrange;
+use super::claim::Claim;
+use super::{Reconciler, affinity_of, ranges_of};
 use crate::desired::{DesiredSet, ServiceTables};
 use crate::names::{BackendName, ServiceName, SetName};
 
@@ -18,12 +23,20 @@ use crate::names::{BackendName, ServiceName, SetName};
 pub struct Plan {
     /// Writes, in the order in which they must be done.
     pub changes: Vec<Change>,
-    /// Backends whose sockets must be destroyed once the writes are done.
-    pub gone: Vec<Gone>,
-    /// Services that wait for a frontend which this plan frees: to be planned next.
-    pub again: BTreeSet<ServiceName>,
     /// Frontends that were refused to a service because another has them.
     pub contested: Vec<(ServiceName, String)>,
+    /// The services it is for.
+    pub(super) services: Vec<Arc<ServiceName>>,
+}
+
+/// Who could have had a set that is in the maps.
+#[derive(Default)]
+struct Candidate<'a> {
+    names: BTreeSet<&'a SetName>,
+    /// A frontend that no other service can have leads there.
+    is_own: bool,
+    /// How often the service's frontends name it.
+    uses: u32,
 }
 
 /// The writes by phase, joined at the end.
@@ -37,7 +50,6 @@ struct Phases {
     frontends: Vec<Change>,
     closing: Vec<Change>,
     trimming: Vec<Change>,
-    removing: Vec<Change>,
     planned_backends: BTreeSet<u32>,
 }
 
@@ -52,111 +64,146 @@ impl Phases {
             self.frontends,
             self.closing,
             self.trimming,
-            self.removing,
         ]
         .concat()
     }
 }
 
 impl Reconciler {
-    /// Plans for services whose tables should become these; `None` is a service that is gone. What was planned is
-    /// remembered as wanted, so the same call with the same tables gives what is still missing.
-    pub fn plan(&mut self, wanted: BTreeMap<ServiceName, Option<ServiceTables>>) -> Plan {
+    /// Plans for services whose tables should become these; `None` is a service that is gone. The same call again
+    /// gives what is still missing.
+    pub fn plan(&mut self, wanted: &BTreeMap<ServiceName, Option<ServiceTables>>, now: Instant) -> Plan {
         let mut plan = Plan::default();
         let mut phases = Phases::default();
-        let mut freed = BTreeSet::new();
-        for (name, tables) in &wanted {
-            let Some(before) = self.services.get(name) else { continue };
-            for key in before.frontends.keys() {
-                let keeps = tables.as_ref().is_some_and(|tables| tables.frontends.contains_key(key));
-                if !keeps && self.owners.get(key) == Some(name) {
-                    self.owners.remove(key);
-                    freed.insert(*key);
-                }
-            }
+        let nothing = ServiceTables::default();
+        // Numbers that an earlier plan gave without effect would be lost for good.
+        self.ids.forget_planned();
+        for (name, tables) in wanted {
+            self.let_go(name, tables.as_ref());
         }
         for (name, tables) in wanted {
-            self.plan_service(&name, tables, &mut phases, &mut plan);
+            let known = self.services.get_key_value(name).map(|(name, _)| Arc::clone(name));
+            let name = known.unwrap_or_else(|| Arc::new(name.clone()));
+            self.plan_service(&name, tables.as_ref().unwrap_or(&nothing), now, &mut phases, &mut plan);
+            plan.services.push(name);
         }
-        for key in freed {
-            if self.owners.contains_key(&key) {
-                continue;
-            }
-            plan.again.extend(self.waiting.remove(&key).into_iter().flatten());
-            if self.model.frontends.contains_key(&key) {
-                phases.closing.push(Change::RemoveFrontend(key));
-            }
+        for name in &plan.services {
+            self.close(name, &mut phases);
         }
         plan.changes = phases.join();
-        plan.gone.sort();
-        plan.gone.dedup();
         plan
+    }
+
+    /// Frees the frontends that a service does not want any more.
+    fn let_go(&mut self, name: &ServiceName, tables: Option<&ServiceTables>) {
+        let Some(claim) = self.services.get_mut(name) else { return };
+        for key in &claim.frontends {
+            let keeps = tables.is_some_and(|tables| tables.frontends.contains_key(key));
+            if !keeps && self.owners.get(key).is_some_and(|owner| **owner == *name) {
+                self.owners.remove(key);
+                claim.closing.push(*key);
+            }
+        }
     }
 
     fn plan_service(
         &mut self,
-        name: &ServiceName,
-        tables: Option<ServiceTables>,
+        name: &Arc<ServiceName>,
+        tables: &ServiceTables,
+        now: Instant,
         phases: &mut Phases,
         plan: &mut Plan,
     ) {
-        let tables_now = tables.clone().unwrap_or_default();
-        self.adopt(&tables_now);
-        let before = match tables {
-            Some(tables) => self.services.insert(name.clone(), tables),
-            None => self.services.remove(name),
+        let mut claim = match self.services.remove(name) {
+            Some(claim) => claim,
+            None => self.adopt(tables),
         };
-        for (set_name, set) in &tables_now.sets {
-            self.plan_set(set_name, set, phases, plan);
+        let mut sets = Vec::with_capacity(tables.sets.len());
+        for (set_name, set) in &tables.sets {
+            let id = claim.set(set_name).unwrap_or_else(|| self.ids.new_set());
+            sets.push((set_name.into(), id));
+            self.plan_set(id, set, &mut claim, phases);
         }
-        self.plan_ranges(before.as_ref(), &tables_now, phases);
-        for (key, frontend) in &tables_now.frontends {
+        let old = std::mem::replace(&mut claim.sets, sets);
+        for (_, id) in old {
+            if !claim.sets.iter().any(|(_, kept)| *kept == id) {
+                let leaving =
+                    self.members(id).filter_map(|member| self.ids.backend_name(member, &self.model));
+                claim.gone.extend(leaving.map(|backend_name| gone(id, backend_name)));
+                self.doomed.insert(id, now);
+            }
+        }
+        self.plan_ranges(tables, &claim, phases);
+        let mut frontends = Vec::with_capacity(tables.frontends.len());
+        for (key, frontend) in &tables.frontends {
             match self.owners.get(key) {
                 Some(owner) if owner != name => {
-                    self.waiting.entry(*key).or_default().insert(name.clone());
-                    let address = skep_ebpf_loader::tables::socket_address(key.addr, key.port_be);
-                    plan.contested.push((name.clone(), format!("{address} belongs to {owner}")));
+                    self.waiting.entry(*key).or_default().insert(Arc::clone(name));
+                    let address = socket_address(key.addr, key.port_be);
+                    plan.contested.push((ServiceName::clone(name), format!("{address} belongs to {owner}")));
                     continue;
                 }
-                _ => drop(self.owners.insert(*key, name.clone())),
+                _ => drop(self.owners.insert(*key, Arc::clone(name))),
             }
+            frontends.push(*key);
+            let set = |name: &SetName| claim.set(name).unwrap_or_default();
             let value = Frontend {
-                external_set: self.ids.set(&frontend.external),
-                internal_set: self.ids.set(&frontend.internal),
+                external_set: set(&frontend.external),
+                internal_set: set(&frontend.internal),
                 flags: frontend.flags,
             };
             if self.model.frontends.get(key) != Some(&value) {
                 phases.frontends.push(Change::PutFrontend(*key, value));
             }
         }
-        for old in before.iter().flat_map(|before| before.sets.keys()) {
-            if !tables_now.sets.contains_key(old) {
-                self.remove_set(old, phases, plan);
-            }
-        }
+        claim.frontends = frontends.into();
+        self.services.insert(Arc::clone(name), claim);
     }
 
-    /// After a restart: a frontend in the maps tells which number a set had.
-    fn adopt(&mut self, tables: &ServiceTables) {
+    /// Closes the frontends that a service has let go and nobody else has taken.
+    fn close(&self, name: &ServiceName, phases: &mut Phases) {
+        let Some(claim) = self.services.get(name) else { return };
+        let free = claim.closing.iter().filter(|key| !self.owners.contains_key(*key));
+        let there = free.filter(|key| self.model.frontends.contains_key(*key));
+        phases.closing.extend(there.map(|key| Change::RemoveFrontend(*key)));
+    }
+
+    /// After a restart: the frontends in the maps tell which numbers a service's sets had. A number that two sets
+    /// could have had belongs to neither: whoever dials one must not see it become the other.
+    fn adopt(&mut self, tables: &ServiceTables) -> Claim {
+        let mut candidates: BTreeMap<u32, Candidate<'_>> = BTreeMap::new();
         for (key, frontend) in &tables.frontends {
-            if let Some(known) = self.model.frontends.get(key) {
-                self.ids.adopt_set(&frontend.external, known.external_set);
-                self.ids.adopt_set(&frontend.internal, known.internal_set);
+            let Some(known) = self.model.frontends.get(key) else { continue };
+            // The API server gives these to one service only; other addresses may have been another service's.
+            let is_own = matches!(frontend.flags & KIND_MASK, CLUSTER_IP | NODE_PORT);
+            for (id, name) in
+                [(known.external_set, &frontend.external), (known.internal_set, &frontend.internal)]
+            {
+                let candidate = candidates.entry(id).or_default();
+                candidate.names.insert(name);
+                candidate.is_own |= is_own;
+                candidate.uses += 1;
             }
         }
+        let mut claim = Claim::default();
+        for (id, Candidate { names, is_own, uses }) in candidates {
+            let is_own = is_own || self.references.get(&id) == Some(&uses);
+            if let (Some(name), 1) = (names.first(), names.len())
+                && is_own
+                && claim.set(name).is_none()
+                && self.ids.adopt_set(id)
+            {
+                claim.sets.push(((*name).into(), id));
+            }
+        }
+        claim
     }
 
-    fn members(&self, id: u32) -> Vec<u32> {
-        let count = self.model.sets.get(&id).map_or(0, |set| set.count);
-        (1..=count).filter_map(|slot| self.model.slots.get(&SlotKey { set: id, slot }).copied()).collect()
-    }
-
-    fn plan_set(&mut self, name: &SetName, wanted: &DesiredSet, phases: &mut Phases, plan: &mut Plan) {
-        let id = self.ids.set(name);
-        let current = self.members(id);
+    fn plan_set(&mut self, id: u32, wanted: &DesiredSet, claim: &mut Claim, phases: &mut Phases) {
+        let current: Vec<u32> = self.members(id).collect();
         let mut wanted_ids = BTreeSet::new();
         for backend_name in &wanted.backends {
-            let backend_id = self.ids.backend(*backend_name);
+            let backend_id = self.ids.backend(*backend_name, &self.model);
             wanted_ids.insert(backend_id);
             let value = Backend {
                 addr: backend_name.addr,
@@ -189,17 +236,16 @@ impl Reconciler {
         phases.trimming.extend(self.model.slots.range(surplus).map(|(key, _)| Change::RemoveSlot(*key)));
         self.plan_affinity(id, &wanted_ids, wanted.affinity_seconds > 0, phases);
         for backend_id in current.iter().filter(|backend_id| !wanted_ids.contains(backend_id)) {
-            if let Some(backend_name) = self.ids.backend_name(*backend_id)
+            if let Some(backend_name) = self.ids.backend_name(*backend_id, &self.model)
                 && (backend_name.protocol == UDP || !wanted.known.contains(&backend_name))
             {
-                plan.gone.push(gone(id, backend_name));
+                claim.gone.push(gone(id, backend_name));
             }
         }
     }
 
     fn plan_affinity(&self, id: u32, wanted: &BTreeSet<u32>, sticky: bool, phases: &mut Phases) {
-        let all = AffinityMatch { set: id, backend: 0 }..=AffinityMatch { set: id, backend: u32::MAX };
-        let known: BTreeSet<AffinityMatch> = self.model.affinity.range(all).copied().collect();
+        let known: BTreeSet<AffinityMatch> = self.model.affinity.range(affinity_of(id)).copied().collect();
         let should: BTreeSet<AffinityMatch> = if sticky {
             wanted.iter().map(|backend| AffinityMatch { set: id, backend: *backend }).collect()
         } else {
@@ -210,41 +256,17 @@ impl Reconciler {
         phases.closing.extend(known.difference(&should).map(|key| Change::RemoveAffinity(*key)));
     }
 
-    fn plan_ranges(&mut self, before: Option<&ServiceTables>, now: &ServiceTables, phases: &mut Phases) {
-        for (name, range) in &now.ranges {
-            let key = range_key(self.ids.set(name), range);
-            if !self.model.ranges.contains(&key) {
-                phases.ranges.push(Change::PutRange(key));
-            }
+    fn plan_ranges(&self, tables: &ServiceTables, claim: &Claim, phases: &mut Phases) {
+        let wanted: BTreeSet<RangeKey> = tables
+            .ranges
+            .iter()
+            .filter_map(|(name, range)| Some(range_key(claim.set(name)?, range)))
+            .collect();
+        phases.ranges.extend(wanted.difference(&self.model.ranges).map(|key| Change::PutRange(*key)));
+        for (_, id) in &claim.sets {
+            let stale = self.model.ranges.range(ranges_of(*id)).filter(|key| !wanted.contains(key));
+            phases.trimming.extend(stale.map(|key| Change::RemoveRange(*key)));
         }
-        let Some(before) = before else {
-            // Not planned since the start: what the maps hold for these sets may be older than the service.
-            let ids: BTreeSet<u32> = now.sets.keys().filter_map(|name| self.ids.known_set(name)).collect();
-            let wanted: BTreeSet<RangeKey> =
-                now.ranges.iter().map(|(name, range)| range_key(self.ids.set(name), range)).collect();
-            let stale =
-                self.model.ranges.iter().filter(|key| ids.contains(&key.range.set) && !wanted.contains(key));
-            return phases.trimming.extend(stale.map(|key| Change::RemoveRange(*key)));
-        };
-        for (name, range) in before.ranges.difference(&now.ranges) {
-            if let Some(id) = self.ids.known_set(name) {
-                phases.trimming.push(Change::RemoveRange(range_key(id, range)));
-            }
-        }
-    }
-
-    fn remove_set(&mut self, name: &SetName, phases: &mut Phases, plan: &mut Plan) {
-        let Some(id) = self.ids.known_set(name) else { return };
-        for backend_id in self.members(id) {
-            if let Some(backend_name) = self.ids.backend_name(backend_id) {
-                plan.gone.push(gone(id, backend_name));
-            }
-        }
-        let slots = SlotKey { set: id, slot: 0 }..=SlotKey { set: id, slot: u32::MAX };
-        phases.removing.push(Change::RemoveSet(id));
-        phases.removing.extend(self.model.slots.range(slots).map(|(key, _)| Change::RemoveSlot(*key)));
-        let affinity = AffinityMatch { set: id, backend: 0 }..=AffinityMatch { set: id, backend: u32::MAX };
-        phases.removing.extend(self.model.affinity.range(affinity).map(|key| Change::RemoveAffinity(*key)));
     }
 }
 

@@ -1,306 +1,270 @@
-//! The reconciler against a model of the programs' look-up.
+//! The reconciler against a model of the programs' look-up and of translated sockets.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+mod world;
+
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use skep_ebpf_abi::Addr;
-use skep_ebpf_abi::service::{Backend, FrontendKey};
+use skep_ebpf_abi::service::FrontendKey;
+use skep_ebpf_abi::{Addr, UDP};
 use skep_ebpf_loader::memory::MemoryMaps;
 use skep_ebpf_loader::tables::{Lookup, ServiceMaps, Tables};
-use tokio::time::Instant;
 
-use super::{BACKEND_GRACE, Plan, Reconciler};
-use crate::desired::{DesiredFrontend, DesiredSet, ServiceTables};
-use crate::names::{BackendName, Scope, ServiceName, SetName};
+use super::{GRACE, Reconciler};
+use world::{Trouble, Wish, Wishes, World, dials, name, names, tables, trouble, vip, wanted, wish, wishes};
 
-/// One service of a test: its number, its backends, and whether it has affinity.
-#[derive(Clone, Debug)]
-struct Wish {
-    backends: BTreeSet<u8>,
-    local: BTreeSet<u8>,
-    affinity: bool,
-    node_port: bool,
+/// What must be so of one address between two states.
+struct Expected {
+    key: FrontendKey,
+    outside: bool,
+    /// Whose address may answer.
+    anybody: BTreeSet<Addr>,
+    may_be_empty: bool,
+    /// It is there before and after, and one service's.
+    must_be_there: bool,
 }
 
-fn name(service: u8) -> ServiceName {
-    ServiceName { namespace: "default".to_owned(), name: format!("s{service}") }
+/// What must be so between two states, at every moment on the way.
+fn between(before: &Wishes, after: &Wishes) -> Vec<Expected> {
+    let mut expected = Vec::new();
+    for (key, outside) in dials() {
+        let anybody = world::anybody(&key, before, after);
+        let (before, after) = (wanted(&key, outside, before), wanted(&key, outside, after));
+        let is_empty =
+            |wish: &&Wish| wish.backends.is_empty() || (outside && wish.local.is_disjoint(&wish.backends));
+        expected.push(Expected {
+            key,
+            outside,
+            may_be_empty: anybody.iter().any(is_empty),
+            anybody: anybody.iter().flat_map(|wish| world::addresses(wish)).collect(),
+            // A service that lets an address go and another that takes it may not be planned together.
+            must_be_there: !before.is_empty() && !after.is_empty() && before.len() + after.len() == 2,
+        });
+    }
+    expected
 }
 
-fn backend(last: u8) -> BackendName {
-    let address = IpAddr::from([10, 244, 0, last]);
-    BackendName { addr: address.into(), port: 8080, protocol: if last.is_multiple_of(2) { 6 } else { 17 } }
+fn whole(tables: &Tables, expected: &[Expected]) {
+    for Expected { key, outside, anybody, may_be_empty, must_be_there } in expected {
+        match tables.lookup(key, *outside) {
+            Lookup::Broken(why) => panic!("{key:?}: {why}\n{tables}"),
+            Lookup::Backends(backends) => {
+                let found: BTreeSet<Addr> = backends.iter().map(|backend| backend.addr).collect();
+                assert!(found.is_subset(anybody), "{key:?}: {backends:?}\n{tables}");
+            }
+            Lookup::Empty => assert!(may_be_empty, "{key:?} is empty\n{tables}"),
+            Lookup::NoFrontend => assert!(!must_be_there, "{key:?} is not there\n{tables}"),
+        }
+    }
 }
 
-fn vip(service: u8) -> FrontendKey {
-    FrontendKey::new(Addr::from(IpAddr::from([10, 96, 0, service])), 80u16.to_be(), 6)
+/// The maps hold what is wished, no more and no less.
+fn exact(world: &World) {
+    let maps = world.maps.tables();
+    for (key, outside) in dials() {
+        let wanted = wanted(&key, outside, &world.is);
+        match maps.lookup(&key, outside) {
+            Lookup::Backends(backends) => assert!(wanted.contains(&names(&backends)), "{key:?}\n{maps}"),
+            Lookup::Empty => assert!(wanted.iter().any(BTreeSet::is_empty), "{key:?} is empty\n{maps}"),
+            Lookup::NoFrontend => assert!(wanted.is_empty(), "{key:?} is not there\n{maps}"),
+            Lookup::Broken(why) => panic!("{key:?}: {why}"),
+        }
+    }
 }
 
-fn node_port(service: u8) -> FrontendKey {
-    FrontendKey::new(Addr::from(IpAddr::from([192, 0, 2, 1])), (30_000 + u16::from(service)).to_be(), 6)
-}
-
-fn tables(service: u8, wish: &Wish) -> ServiceTables {
-    let set = |scope| SetName { service: name(service), port: String::new(), protocol: 6, v6: false, scope };
-    let affinity_seconds = if wish.affinity { 60 } else { 0 };
-    let desired = |backends: &BTreeSet<u8>| DesiredSet {
-        backends: backends.iter().map(|last| backend(*last)).collect(),
-        known: wish.backends.iter().map(|last| backend(*last)).collect(),
-        affinity_seconds,
-        drop_when_empty: false,
+/// No UDP socket is left to a backend that its service does not have, and none was destroyed without need.
+fn sockets(world: &World, opened: &[world::Socket], dirty_sets: bool) {
+    let serves = |socket: &world::Socket, with_terminating: bool| {
+        world.is.get(&socket.service).is_some_and(|wish| {
+            let all = wish.backends.iter().chain(wish.terminating.iter().filter(|_| with_terminating));
+            let mut all = all.map(|last| world::backend(socket.service, *last));
+            all.any(|name| name.addr == socket.to.addr)
+        })
     };
-    let mut tables = ServiceTables::default();
-    tables.sets.insert(set(Scope::Cluster), desired(&wish.backends));
-    let frontend =
-        |external| DesiredFrontend { external: set(external), internal: set(Scope::Cluster), flags: 0 };
-    tables.frontends.insert(vip(service), frontend(Scope::Cluster));
-    if wish.node_port {
-        tables.sets.insert(set(Scope::Local), desired(&wish.local));
-        tables.frontends.insert(node_port(service), frontend(Scope::Local));
+    for socket in &world.sockets {
+        assert!(socket.to.protocol != UDP || serves(socket, false), "a socket is left: {socket:?}");
     }
-    tables
-}
-
-/// Applies a plan; after every write, `check` sees the maps.
-fn apply(
-    reconciler: &mut Reconciler,
-    maps: &MemoryMaps,
-    plan: &Plan,
-    now: Instant,
-    mut check: impl FnMut(&Tables),
-) {
-    for change in &plan.changes {
-        maps.apply(change).expect("the fake accepts");
-        reconciler.applied(change, now);
-        check(&maps.tables());
+    // A socket whose set went with a change of addresses may have to be connected anew.
+    if dirty_sets {
+        return;
     }
-}
-
-fn names(backends: &[Backend]) -> BTreeSet<BackendName> {
-    backends
-        .iter()
-        .map(|b| BackendName { addr: b.addr, port: u16::from_be(b.port_be), protocol: b.protocol })
-        .collect()
-}
-
-/// Who may answer at a frontend, by the wish.
-fn expected(key: &FrontendKey, outside: bool, wish: &BTreeMap<u8, Wish>) -> Option<BTreeSet<BackendName>> {
-    wish.iter().find_map(|(service, wish)| {
-        let tables = tables(*service, wish);
-        let frontend = tables.frontends.get(key)?;
-        let set = if outside { &frontend.external } else { &frontend.internal };
-        Some(tables.sets.get(set)?.backends.clone())
-    })
-}
-
-fn wish() -> impl Strategy<Value = Wish> {
-    let some = || proptest::collection::btree_set(1u8..12, 0..8);
-    (some(), some(), any::<bool>(), any::<bool>()).prop_map(|(backends, local, affinity, node_port)| Wish {
-        backends,
-        local,
-        affinity,
-        node_port,
-    })
-}
-
-fn wishes() -> impl Strategy<Value = BTreeMap<u8, Wish>> {
-    proptest::collection::btree_map(1u8..5, wish(), 0..5)
-}
-
-fn plan_for(reconciler: &mut Reconciler, old: &BTreeMap<u8, Wish>, new: &BTreeMap<u8, Wish>) -> Plan {
-    let touched: BTreeSet<u8> = old.keys().chain(new.keys()).copied().collect();
-    let wanted = touched
-        .into_iter()
-        .map(|service| (name(service), new.get(&service).map(|wish| tables(service, wish))));
-    reconciler.plan(wanted.collect())
-}
-
-fn keys() -> impl Iterator<Item = (FrontendKey, bool)> {
-    (1u8..5)
-        .flat_map(|service| [vip(service), node_port(service)])
-        .flat_map(|key| [(key, true), (key, false)])
+    for socket in opened {
+        let is_left = world.sockets.iter().any(|left| left.to == socket.to);
+        let may_stay = serves(socket, socket.to.protocol != UDP);
+        assert!(is_left || !may_stay, "a socket was destroyed: {socket:?}");
+    }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
-    fn every_prefix_of_a_plan_keeps_what_is_reachable_whole(steps in proptest::collection::vec(wishes(), 1..5)) {
-        let maps = MemoryMaps::default();
-        let now = Instant::now();
-        let mut reconciler = Reconciler::restore(Tables::default(), now);
-        let mut old = BTreeMap::new();
-        for new in &steps {
-            let plan = plan_for(&mut reconciler, &old, new);
-            apply(&mut reconciler, &maps, &plan, now, |tables| {
-                for (key, outside) in keys() {
-                    let (before, after) = (expected(&key, outside, &old), expected(&key, outside, new));
-                    let found = tables.lookup(&key, outside);
-                    assert!(!matches!(found, Lookup::Broken(_)), "{found:?}\n{tables}");
-                    let (Some(before), Some(after)) = (before, after) else { continue };
-                    match found {
-                        Lookup::Backends(backends) => {
-                            let allowed: BTreeSet<BackendName> = before.union(&after).copied().collect();
-                            assert!(names(&backends).is_subset(&allowed), "{backends:?}");
-                        }
-                        Lookup::Empty => assert!(before.is_empty() || after.is_empty()),
-                        other => panic!("{key:?} was and will be reachable, but is {other:?}"),
-                    }
-                }
-            });
-            for (key, outside) in keys() {
-                let found = match maps.tables().lookup(&key, outside) {
-                    Lookup::Backends(backends) => Some(names(&backends)),
-                    Lookup::Empty => Some(BTreeSet::new()),
-                    _ => None,
-                };
-                prop_assert_eq!(found, expected(&key, outside, new));
-            }
-            prop_assert!(plan_for(&mut reconciler, &old, new).changes.is_empty(), "a second plan has nothing to do");
-            old = new.clone();
-        }
-        // When all is gone and the grace period is over, nothing is left.
-        let plan = plan_for(&mut reconciler, &old, &BTreeMap::new());
-        apply(&mut reconciler, &maps, &plan, now, |_| {});
-        for change in reconciler.expire(now + BACKEND_GRACE) {
-            maps.apply(&change).expect("the fake accepts");
-            reconciler.applied(&change, now);
-        }
-        prop_assert_eq!(maps.tables(), Tables::default());
-    }
-
-    #[test]
-    fn a_restart_in_the_middle_of_a_plan_ends_in_the_same_place(
-        before in wishes(), after in wishes(), done in 0usize..60
+    fn every_prefix_is_whole_whatever_fails_and_all_converge(
+        steps in proptest::collection::vec((wishes(), trouble()), 1..6)
     ) {
-        let maps = MemoryMaps::default();
-        let now = Instant::now();
-        let mut reconciler = Reconciler::restore(Tables::default(), now);
-        let plan = plan_for(&mut reconciler, &BTreeMap::new(), &before);
-        apply(&mut reconciler, &maps, &plan, now, |_| {});
-        let plan = plan_for(&mut reconciler, &before, &after);
-        for change in plan.changes.iter().take(done) {
-            maps.apply(change).expect("the fake accepts");
+        let mut world = World::new();
+        for (next, trouble) in &steps {
+            let before = world.is.clone();
+            world.connect();
+            let opened = world.sockets.clone();
+            let expected = between(&before, next);
+            world.bring(next, *trouble, &mut |tables| whole(tables, &expected));
+            exact(&world);
+            sockets(&world, &opened, trouble.crashes && trouble.fails_at.is_some());
+            let everything = (1u8..6).collect();
+            let plan = world.plan(&everything, next);
+            prop_assert!(plan.changes.is_empty(), "a second plan has nothing to do: {:?}", plan.changes);
+            world.reconciler.done(&plan);
+            let expected = between(next, next);
+            world.wait(&mut |tables| whole(tables, &expected));
+            exact(&world);
         }
+        world.bring(&Wishes::new(), Trouble::default(), &mut |_| {});
+        world.wait(&mut |_| {});
+        prop_assert_eq!(world.maps.tables(), Tables::default(), "nothing is left");
+        prop_assert!(world.reconciler.services().len() == 0);
+    }
 
-        let mut reconciler = Reconciler::restore(maps.read().expect("the fake reads"), now);
-        let plan = plan_for(&mut reconciler, &BTreeMap::new(), &after);
-        apply(&mut reconciler, &maps, &plan, now, |tables| {
-            for (key, outside) in keys() {
-                // Whoever was reachable before and will be after stays so.
-                if let (Some(a), Some(b)) = (expected(&key, outside, &before), expected(&key, outside, &after))
-                    && !a.is_empty() && !b.is_empty()
-                {
-                    let found = tables.lookup(&key, outside);
-                    assert!(matches!(found, Lookup::Backends(_)), "{found:?}");
-                }
-            }
-        });
-        for change in reconciler.prune() {
-            maps.apply(&change).expect("the fake accepts");
-            reconciler.applied(&change, now);
-        }
-        for (key, outside) in keys() {
-            let found = match maps.tables().lookup(&key, outside) {
-                Lookup::Backends(backends) => Some(names(&backends)),
-                Lookup::Empty => Some(BTreeSet::new()),
-                _ => None,
-            };
-            prop_assert_eq!(found, expected(&key, outside, &after));
+    #[test]
+    fn numbers_survive_a_restart(wishes in wishes(), service in 1u8..6, other in wish()) {
+        let mut world = World::new();
+        world.bring(&wishes, Trouble::default(), &mut |_| {});
+        let before = world.maps.tables();
+        world.reconciler = Reconciler::restore(before.clone(), world.now);
+        let everything: BTreeSet<u8> = (1u8..6).collect();
+        let plan = world.plan(&everything, &wishes);
+        // Of two services that want one address another one may have it now.
+        let contested = plan.contested.len();
+        prop_assert!(plan.changes.is_empty() || contested > 0, "{:?}", plan.changes);
+
+        // A service that changed while nobody looked keeps its numbers where it keeps its addresses.
+        let mut next = wishes.clone();
+        next.insert(service, Wish { external: None, external_local: false, ..other });
+        world.reconciler = Reconciler::restore(before.clone(), world.now);
+        let plan = world.plan(&everything, &next);
+        world.apply(&plan.changes, |_| {}).expect("accepted");
+        let after = world.maps.tables();
+        if let (Some(old), Some(new)) = (before.frontends.get(&vip(service)), after.frontends.get(&vip(service))) {
+            prop_assert_eq!(old.internal_set, new.internal_set);
         }
     }
 }
 
-fn simple(backends: &[u8]) -> BTreeMap<u8, Wish> {
+fn simple(backends: &[u8]) -> Wishes {
     let backends: BTreeSet<u8> = backends.iter().copied().collect();
-    BTreeMap::from([(1, Wish { local: backends.clone(), backends, affinity: false, node_port: true })])
+    let local = backends.clone();
+    [(2, Wish { backends, local, external_local: true, node_port: true, ..Wish::default() })].into()
 }
 
-fn running(backends: &[u8]) -> (Reconciler, MemoryMaps, Instant) {
-    let (maps, now) = (MemoryMaps::default(), Instant::now());
-    let mut reconciler = Reconciler::restore(Tables::default(), now);
-    let plan = plan_for(&mut reconciler, &BTreeMap::new(), &simple(backends));
-    apply(&mut reconciler, &maps, &plan, now, |_| {});
-    (reconciler, maps, now)
+fn running(backends: &[u8]) -> World {
+    let mut world = World::new();
+    world.bring(&simple(backends), Trouble::default(), &mut |_| {});
+    world
 }
 
 #[test]
 fn one_more_endpoint_is_a_handful_of_writes_whatever_the_size() {
-    let many: Vec<u8> = (2..200).collect();
-    let (mut reconciler, _, _) = running(&many);
-    let more: Vec<u8> = (2..201).collect();
-    let plan = plan_for(&mut reconciler, &simple(&many), &simple(&more));
+    let mut world = running(&(2..200).collect::<Vec<u8>>());
+    let plan = world.plan(&[2].into(), &simple(&(2..201).collect::<Vec<u8>>()));
     assert_eq!(
         plan.changes.len(),
         5,
         "the backend, and a slot and a count in each of two sets: {:?}",
         plan.changes
     );
-    assert!(plan.gone.is_empty());
+    world.apply(&plan.changes, |_| {}).expect("accepted");
+    assert!(world.reconciler.done(&plan).gone.is_empty());
 }
 
 #[test]
 fn sockets_are_destroyed_for_udp_at_once_and_for_tcp_when_the_endpoint_is_no_more() {
-    let (mut reconciler, _, _) = running(&[2, 3]);
-    let mut wanted = tables(1, simple(&[2, 3]).get(&1).expect("a wish"));
-    for set in wanted.sets.values_mut() {
-        set.backends.clear();
+    for (service, expected) in [(1, 2), (2, 0)] {
+        let wish = simple(&[2, 3]).remove(&2).expect("a wish");
+        let mut world = World::new();
+        world.bring(&[(service, wish.clone())].into(), Trouble::default(), &mut |_| {});
+        let ending = Wish { backends: [3].into(), terminating: [2].into(), ..wish.clone() };
+        let plan = world.plan(&[service].into(), &[(service, ending)].into());
+        world.apply(&plan.changes, |_| {}).expect("accepted");
+        assert_eq!(world.reconciler.done(&plan).gone.len(), expected, "one for each set");
+        let ended = Wish { backends: [].into(), ..wish };
+        let plan = world.plan(&[service].into(), &[(service, ended)].into());
+        world.apply(&plan.changes, |_| {}).expect("accepted");
+        assert_eq!(world.reconciler.done(&plan).gone.len(), 2, "3 is no more");
     }
-    let plan = reconciler.plan(BTreeMap::from([(name(1), Some(wanted))]));
-    assert!(plan.gone.iter().all(|gone| gone.protocol == 17), "2 still terminates and keeps its connections");
-    assert_eq!(plan.gone.len(), 2, "one for each set");
 }
 
 #[test]
-fn a_backend_keeps_its_entry_for_the_grace_period_and_its_id_afterwards_is_not_given_again() {
-    let (mut reconciler, maps, now) = running(&[2, 4]);
-    let plan = plan_for(&mut reconciler, &simple(&[2, 4]), &simple(&[2]));
-    apply(&mut reconciler, &maps, &plan, now, |_| {});
-    assert_eq!(maps.tables().backends.len(), 2);
-    assert!(reconciler.expire(now + BACKEND_GRACE / 2).is_empty());
-    let expired = reconciler.expire(now + BACKEND_GRACE);
-    assert_eq!(expired.len(), 1);
-    let plan = plan_for(&mut reconciler, &simple(&[2]), &simple(&[2, 4]));
-    apply(&mut reconciler, &maps, &plan, now, |_| {});
-    assert!(reconciler.expire(now + BACKEND_GRACE * 2).is_empty(), "it is in use again");
+fn a_backend_keeps_its_entry_for_the_grace_period() {
+    let mut world = running(&[2, 4]);
+    world.bring(&simple(&[2]), Trouble::default(), &mut |_| {});
+    assert_eq!(world.maps.tables().backends.len(), 2);
+    assert!(world.reconciler.expire(world.now + GRACE / 2).is_empty());
+    assert_eq!(world.reconciler.expire(world.now + GRACE).len(), 1);
+    world.bring(&simple(&[2, 4]), Trouble::default(), &mut |_| {});
+    assert!(world.reconciler.expire(world.now + GRACE * 2).is_empty(), "it is in use again");
+}
+
+#[test]
+fn a_set_that_a_program_may_have_just_read_about_stays_for_the_grace_period() {
+    let mut world = running(&[2, 4]);
+    world.bring(&Wishes::new(), Trouble::default(), &mut |_| {});
+    assert!(world.maps.tables().frontends.is_empty(), "closed at once");
+    assert_eq!(world.maps.tables().sets.len(), 2);
+    assert!(world.reconciler.expire(world.now + GRACE / 2).is_empty());
+    world.wait(&mut |_| {});
+    assert_eq!(world.maps.tables(), Tables::default());
 }
 
 #[test]
 fn a_frontend_that_two_services_want_goes_to_the_first_and_then_to_the_second() {
-    let (maps, now) = (MemoryMaps::default(), Instant::now());
-    let mut reconciler = Reconciler::restore(Tables::default(), now);
-    let wish = simple(&[2]).remove(&1).expect("a wish");
-    let first = tables(1, &wish);
-    let mut second = tables(2, &wish);
-    let value = second.frontends.get(&vip(2)).cloned().expect("its own");
-    second.frontends.insert(vip(1), value);
-    let plan = reconciler.plan(BTreeMap::from([(name(1), Some(first)), (name(2), Some(second.clone()))]));
+    let wish = Wish { external: Some(1), backends: [2].into(), ..Wish::default() };
+    let both: Wishes = [(2, wish.clone()), (4, Wish { backends: [3].into(), ..wish })].into();
+    let mut world = World::new();
+    let plan = world.plan(&[2, 4].into(), &both);
     assert_eq!(plan.contested.len(), 1);
-    apply(&mut reconciler, &maps, &plan, now, |_| {});
-    let plan = reconciler.plan(BTreeMap::from([(name(1), None)]));
-    assert_eq!(plan.again, BTreeSet::from([name(2)]));
-    apply(&mut reconciler, &maps, &plan, now, |_| {});
-    let plan = reconciler.plan(BTreeMap::from([(name(2), Some(second))]));
-    apply(&mut reconciler, &maps, &plan, now, |_| {});
-    assert!(matches!(maps.tables().lookup(&vip(1), false), Lookup::Backends(_)));
+    world.apply(&plan.changes, |_| {}).expect("accepted");
+    world.reconciler.done(&plan);
+    let second: Wishes =
+        both.iter().filter(|(service, _)| **service == 4).map(|(s, w)| (*s, w.clone())).collect();
+    let plan = world.plan(&[2].into(), &second);
+    world.apply(&plan.changes, |_| {}).expect("accepted");
+    assert_eq!(world.reconciler.done(&plan).again, [name(4)].into());
+    let plan = world.plan(&[4].into(), &second);
+    world.apply(&plan.changes, |_| {}).expect("accepted");
+    assert!(matches!(world.maps.tables().lookup(&world::external(1, 4), false), Lookup::Backends(_)));
 }
 
 #[test]
 fn a_full_map_leaves_what_was_there_whole_and_the_plan_is_made_again() {
-    let maps = MemoryMaps::default().limit_backends(2);
-    let now = Instant::now();
-    let mut reconciler = Reconciler::restore(Tables::default(), now);
-    let plan = plan_for(&mut reconciler, &BTreeMap::new(), &simple(&[2, 4]));
-    apply(&mut reconciler, &maps, &plan, now, |_| {});
-    let plan = plan_for(&mut reconciler, &simple(&[2, 4]), &simple(&[2, 4, 6]));
-    let refused = plan.changes.iter().try_for_each(|change| {
-        maps.apply(change)?;
-        reconciler.applied(change, now);
-        Ok::<(), skep_ebpf_loader::Error>(())
-    });
-    assert!(matches!(refused, Err(skep_ebpf_loader::Error::Full { .. })));
-    let Lookup::Backends(backends) = maps.tables().lookup(&vip(1), false) else { panic!("reachable") };
+    let mut world = World { maps: MemoryMaps::default().limit_backends(2), ..World::new() };
+    world.bring(&simple(&[2, 4]), Trouble::default(), &mut |_| {});
+    let more = simple(&[2, 4, 6]);
+    let plan = world.plan(&[2].into(), &more);
+    let (done, result) = world.maps.apply_all(&plan.changes);
+    assert!(matches!(result, Err(skep_ebpf_loader::Error::Full { .. })));
+    assert_eq!(done, 0);
+    let Lookup::Backends(backends) = world.maps.tables().lookup(&vip(2), false) else { panic!("reachable") };
     assert_eq!(backends.len(), 2);
-    let again = plan_for(&mut reconciler, &simple(&[2, 4]), &simple(&[2, 4, 6]));
-    assert_eq!(again.changes, plan.changes, "nothing was done, so the same is planned");
+    let again = world.plan(&[2].into(), &more);
+    let kinds = |changes: &[skep_ebpf_loader::tables::Change]| {
+        changes.iter().map(std::mem::discriminant).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&again.changes), kinds(&plan.changes), "nothing was done, so the same is planned");
+}
+
+#[test]
+fn tables_of_the_model_are_what_the_proxy_would_make() {
+    // The model would prove nothing if its frontends named sets that it does not have.
+    let wish = Wish {
+        external: Some(1),
+        node_port: true,
+        external_local: true,
+        ranges: [1].into(),
+        ..simple(&[1, 2]).remove(&2).expect("a wish")
+    };
+    let made = tables(2, &wish);
+    assert_eq!((made.frontends.len(), made.sets.len(), made.ranges.len()), (3, 2, 1));
+    for frontend in made.frontends.values() {
+        assert!(made.sets.contains_key(&frontend.external) && made.sets.contains_key(&frontend.internal));
+    }
 }

@@ -58,8 +58,10 @@ impl Stale {
         let (old, new) = (addresses(old), addresses(new));
         for address in old.keys().filter(|address| !new.contains_key(*address)) {
             self.gone.insert(*address);
+            self.live.remove(address);
         }
         for (address, endpoints) in new {
+            self.gone.remove(&address);
             let lost = match old.get(&address) {
                 None => true,
                 Some(before) => before.is_empty() != endpoints.is_empty() || !before.is_subset(&endpoints),

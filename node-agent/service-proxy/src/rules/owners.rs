@@ -12,6 +12,8 @@ use crate::names::ServiceName;
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
     owners: BTreeMap<FrontendKey, ServiceName>,
+    /// The same the other way round, so that a change looks at what its services have only.
+    owned: BTreeMap<ServiceName, Vec<FrontendKey>>,
     waiting: BTreeMap<FrontendKey, BTreeSet<ServiceName>>,
 }
 
@@ -31,16 +33,14 @@ impl Owners {
     pub(crate) fn settle(&mut self, wanted: BTreeMap<ServiceName, Option<ServiceTables>>) -> Settled {
         let mut settled = Settled::default();
         let mut freed = BTreeSet::new();
-        self.owners.retain(|key, owner| {
-            let keeps = match wanted.get(owner) {
-                None => true,
-                Some(tables) => tables.as_ref().is_some_and(|tables| tables.frontends.contains_key(key)),
-            };
-            if !keeps {
-                freed.insert(*key);
+        for (name, tables) in &wanted {
+            for key in self.owned.remove(name).into_iter().flatten() {
+                if !tables.as_ref().is_some_and(|tables| tables.frontends.contains_key(&key)) {
+                    self.owners.remove(&key);
+                    freed.insert(key);
+                }
             }
-            keeps
-        });
+        }
         for (name, tables) in wanted {
             let tables = tables.map(|mut tables| {
                 tables.frontends.retain(|key, _| {
@@ -55,6 +55,9 @@ impl Owners {
                 });
                 tables
             });
+            if let Some(tables) = &tables {
+                self.owned.insert(name.clone(), tables.frontends.keys().copied().collect());
+            }
             settled.tables.insert(name, tables);
         }
         for key in freed {

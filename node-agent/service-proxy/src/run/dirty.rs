@@ -47,16 +47,19 @@ impl Dirty {
     pub(super) fn take(&self) -> Work {
         std::mem::take(&mut self.work())
     }
+}
 
-    /// Returns work that failed.
-    pub(super) fn give_back(&self, work: Work) {
-        let mut current = self.work();
-        current.all |= work.all;
-        for (name, trigger) in work.names {
-            merge(&mut current.names, name, trigger);
+impl Work {
+    pub(super) fn is_nothing(&self) -> bool {
+        !self.all && self.names.is_empty()
+    }
+
+    /// Adds other work.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.all |= other.all;
+        for (name, trigger) in other.names {
+            merge(&mut self.names, name, trigger);
         }
-        drop(current);
-        self.notify.notify_one();
     }
 }
 

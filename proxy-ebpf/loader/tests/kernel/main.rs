@@ -6,5 +6,6 @@ mod helper;
 mod node_port;
 mod packets;
 mod restart;
+mod scale;
 mod socket_lb;
 mod support;

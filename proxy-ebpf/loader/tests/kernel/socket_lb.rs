@@ -146,9 +146,11 @@ fn sockets_of_a_gone_backend_are_destroyed_and_others_are_not() {
     assert_eq!(client.ask("use-udp service"), "b0");
 
     let gone = |set, protocol| Gone { set, addr: addr("10.244.9.1"), port_be: 8080u16.to_be(), protocol };
-    let spared = plane.destroy_sockets(&[gone(9, UDP), gone(9, TCP)], &[place.namespace()]);
+    let spared =
+        plane.destroy_sockets(&[gone(9, UDP), gone(9, TCP)], &[place.namespace()]).expect("a search");
     assert_eq!(spared.sockets, 0, "the backend left another set only");
-    let destroyed = plane.destroy_sockets(&[gone(1, UDP), gone(2, TCP)], &[place.namespace()]);
+    let destroyed =
+        plane.destroy_sockets(&[gone(1, UDP), gone(2, TCP)], &[place.namespace()]).expect("a search");
     assert!(destroyed.failures.is_empty(), "{:?}", destroyed.failures);
     assert_eq!(destroyed.sockets, 2);
     assert!(client.ask("use-udp service").contains("errno"), "the client notices and connects anew");

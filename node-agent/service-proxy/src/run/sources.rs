@@ -1,0 +1,102 @@
+//! Where changes come from: the informers, and the services that each of their changes concerns.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use skep_client::{Client, Informer, ListParams, Store};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::ProxyConfig;
+use super::dirty::Dirty;
+use crate::names::ServiceName;
+
+/// The label that names a slice's service.
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+/// Slices of headless services have nothing to balance.
+const NOT_HEADLESS: &str = "!service.kubernetes.io/headless";
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// The informers' stores.
+pub(super) struct Sources {
+    pub(super) services: Store<Service>,
+    pub(super) slices: Store<EndpointSlice>,
+    pub(super) nodes: Store<Node>,
+    pub(super) dirty: Arc<Dirty>,
+}
+
+impl Sources {
+    pub(super) fn start(
+        client: &Client,
+        config: &ProxyConfig,
+        tracker: &TaskTracker,
+        cancel: &CancellationToken,
+    ) -> Self {
+        let dirty = Arc::new(Dirty::default());
+        let (on_service, on_slice, on_node) = (Arc::clone(&dirty), Arc::clone(&dirty), Arc::clone(&dirty));
+        let (service_metrics, slice_metrics) = (config.metrics.clone(), config.metrics.clone());
+        let services = Informer::new(client.all::<Service>(), ListParams::default())
+            .on_change(move |old, new| {
+                if let Some(service) = new.or(old) {
+                    service_metrics.service_changes.inc();
+                    service_metrics.service_changes_pending.inc();
+                    service_metrics.queued_now();
+                    on_service.add(service_name(service), None);
+                }
+            })
+            .spawn(tracker, cancel.clone());
+        let slices = Informer::new(client.all::<EndpointSlice>(), ListParams::labels(NOT_HEADLESS))
+            .index_by(|slice| slice_service(slice).map(|name| name.to_string()).into_iter().collect())
+            .on_change(move |old, new| {
+                // Both: a slice may be given to another service.
+                for slice in old.into_iter().chain(new) {
+                    if let Some(name) = slice_service(slice) {
+                        slice_metrics.endpoint_changes.inc();
+                        slice_metrics.endpoint_changes_pending.inc();
+                        slice_metrics.queued_now();
+                        on_slice.add(name, new.and_then(|slice| trigger_time(slice)));
+                    }
+                }
+            })
+            .spawn(tracker, cancel.clone());
+        let own = ListParams::fields(format!("metadata.name={}", config.node_name));
+        let nodes = Informer::new(client.all::<Node>(), own)
+            .on_change(move |old, new| {
+                if zone(old.map(AsRef::as_ref)) != zone(new.map(AsRef::as_ref)) {
+                    on_node.add_all();
+                }
+            })
+            .spawn(tracker, cancel.clone());
+        Self { services, slices, nodes, dirty }
+    }
+
+    pub(super) async fn synced(&self) {
+        self.services.synced().await;
+        self.slices.synced().await;
+        self.nodes.synced().await;
+    }
+}
+
+/// The service's name.
+pub(super) fn service_name(service: &Service) -> ServiceName {
+    ServiceName {
+        namespace: service.metadata.namespace.clone().unwrap_or_default(),
+        name: service.metadata.name.clone().unwrap_or_default(),
+    }
+}
+
+fn slice_service(slice: &EndpointSlice) -> Option<ServiceName> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_LABEL)?.clone();
+    Some(ServiceName { namespace: slice.metadata.namespace.clone()?, name })
+}
+
+fn trigger_time(slice: &EndpointSlice) -> Option<jiff::Timestamp> {
+    let annotations = slice.metadata.annotations.as_ref()?;
+    annotations.get("endpoints.kubernetes.io/last-change-trigger-time")?.parse().ok()
+}
+
+/// The node's zone.
+pub(super) fn zone(node: Option<&Node>) -> Option<String> {
+    node?.metadata.labels.as_ref()?.get(ZONE_LABEL).cloned()
+}
