@@ -4,14 +4,17 @@
 //! group, version and kind or a group, version and plural; an alias points at a row that stores.
 
 mod admission;
+mod attachment;
 mod autoscaler;
 mod certificate_request;
 mod config_map;
 mod cron_job;
+mod csi;
 mod daemon_set;
 mod definition;
 mod deployment;
 mod disruption_budget;
+mod dra;
 mod endpoint_slice;
 mod endpoints;
 mod event;
@@ -29,7 +32,6 @@ mod pod;
 mod priority_class;
 mod pv;
 mod pvc;
-mod record;
 mod replica_set;
 mod replication_controller;
 mod resource_quota;
@@ -39,6 +41,7 @@ mod role_binding;
 mod secret;
 mod service;
 mod service_account;
+pub(crate) mod service_cidr;
 mod stateful_set;
 mod workload;
 
@@ -110,9 +113,9 @@ pub static TABLE: &[&KindRow] = &[
     // networking.k8s.io
     &ingress::CLASS,
     &ingress::ROW,
-    &record::IP_ADDRESS,
+    &service_cidr::IP_ADDRESS,
     &network_policy::ROW,
-    &record::SERVICE_CIDR,
+    &service_cidr::SERVICE_CIDR,
     // node.k8s.io
     &plain::RUNTIME_CLASS,
     // policy
@@ -123,19 +126,19 @@ pub static TABLE: &[&KindRow] = &[
     &role_binding::ROLE_BINDING,
     &role::ROLE,
     // resource.k8s.io
-    &record::DEVICE_CLASS,
-    &record::RESOURCE_CLAIM,
-    &record::RESOURCE_CLAIM_TEMPLATE,
-    &record::RESOURCE_SLICE,
+    &dra::DEVICE_CLASS,
+    &dra::RESOURCE_CLAIM,
+    &dra::RESOURCE_CLAIM_TEMPLATE,
+    &dra::RESOURCE_SLICE,
     // scheduling.k8s.io
     &priority_class::ROW,
     // storage.k8s.io
-    &record::CSI_DRIVER,
-    &record::CSI_NODE,
-    &record::CSI_CAPACITY,
+    &csi::DRIVER,
+    &csi::NODE,
+    &csi::CAPACITY,
     &pv::CLASS,
-    &record::VOLUME_ATTACHMENT,
-    &record::ATTRIBUTES_CLASS,
+    &attachment::ROW,
+    &attachment::CLASS,
 ];
 
 /// The row of a resource.

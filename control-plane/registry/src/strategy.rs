@@ -52,6 +52,11 @@ pub trait Strategy: Send + Sync {
         ErrorList::new()
     }
 
+    /// What is wrong with a new object, where more is asked of new ones.
+    fn validate_create(&self, object: &Value) -> ErrorList {
+        self.validate(object)
+    }
+
     /// What is wrong with a change, metadata aside.
     fn validate_update(&self, new: &Value, _old: &Value) -> ErrorList {
         self.validate(new)

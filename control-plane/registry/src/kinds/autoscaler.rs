@@ -1,18 +1,24 @@
 //! HorizontalPodAutoscaler: v2 stores; v1 is a view that knows CPU alone and keeps the rest in an annotation.
 
+mod rules;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use skep_api::field::{Error, ErrorList};
+use skep_api::field::ErrorList;
 use skep_api::object::ObjectExt;
 
 use super::{namespaced, status};
-use crate::strategy::check::{At, check};
+use crate::strategy::check::check;
 use crate::strategy::printer::{self, Column, or};
 use crate::strategy::{KindRow, Storage, Strategy, default_to};
 
 const GROUP: &str = "autoscaling";
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
+const CURRENT: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
+const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
+/// Where a current metric of v2 has a percentage.
+const PERCENT: [&str; 3] = ["resource", "current", "averageUtilization"];
 
 /// The row that stores.
 pub(super) static V2: KindRow = KindRow {
@@ -67,14 +73,18 @@ fn v2_to_v1(mut object: Value) -> Value {
     if let Some(behavior) = object.unset(&["spec", "behavior"]) {
         object.set_annotation(BEHAVIOR, &behavior.to_string());
     }
-    let current = object.items(&["status", "currentMetrics"]).iter();
-    let cpu = current
-        .filter(|m| m.text(&["resource", "name"]) == "cpu")
-        .find_map(|m| m.int(&["resource", "current", "averageUtilization"]));
-    object.unset(&["status", "currentMetrics"]);
-    object.unset(&["status", "conditions"]);
-    if let Some(percent) = cpu {
-        object.set(&["status", "currentCPUUtilizationPercentage"], percent);
+    if let Some(Value::Array(mut metrics)) = object.unset(&["status", "currentMetrics"]) {
+        let cpu = |m: &Value| m.text(&["resource", "name"]) == "cpu" && m.at(&PERCENT).is_some();
+        if let Some(index) = metrics.iter().position(cpu) {
+            let percent = metrics.remove(index).int(&PERCENT).unwrap_or_default();
+            object.set(&["status", "currentCPUUtilizationPercentage"], percent);
+        }
+        if !metrics.is_empty() {
+            object.set_annotation(CURRENT, &Value::Array(metrics).to_string());
+        }
+    }
+    if let Some(conditions) = object.unset(&["status", "conditions"]) {
+        object.set_annotation(CONDITIONS, &conditions.to_string());
     }
     object
 }
@@ -101,10 +111,22 @@ fn v1_to_v2(mut object: Value) -> Value {
     if !metrics.is_empty() {
         object.set(&["spec", "metrics"], metrics);
     }
+    let mut current = Vec::new();
     if let Some(percent) = object.unset(&["status", "currentCPUUtilizationPercentage"]) {
-        let current = json!([{"type": "Resource", "resource": {"name": "cpu",
-            "current": {"averageUtilization": percent}}}]);
+        current.push(json!({"type": "Resource", "resource": {"name": "cpu",
+            "current": {"averageUtilization": percent}}}));
+    }
+    if let Some(Value::Array(rest)) = stored(&mut object, CURRENT) {
+        current.extend(rest);
+    }
+    if !current.is_empty() {
         object.set(&["status", "currentMetrics"], current);
+    }
+    if let Some(conditions) = stored(&mut object, CONDITIONS) {
+        object.set(&["status", "conditions"], conditions);
+    }
+    if object.annotations().is_some_and(serde_json::Map::is_empty) {
+        object.unset(&["metadata", "annotations"]);
     }
     object
 }
@@ -164,27 +186,17 @@ fn targets(object: &Value) -> String {
     }
 }
 
-fn spec(spec: &At<'_>, v1: bool) {
-    let least = spec.child("minReplicas");
-    if least.int().is_some_and(|n| n < 1) {
-        least.invalid("must be greater than or equal to 1");
+/// How fast scaling goes when `behavior` does not say.
+fn default_behavior(object: &mut Value) {
+    if object.at(&["spec", "behavior"]).is_none() {
+        return;
     }
-    let most = spec.child("maxReplicas");
-    let max = most.int().unwrap_or(0);
-    if max < 1 {
-        most.error(Error::invalid(most.path(), max, "must be greater than 0"));
-    }
-    if least.int().is_some_and(|n| n > max) {
-        most.error(Error::invalid(most.path(), max, "must be greater than or equal to `minReplicas`"));
-    }
-    let target = spec.child("scaleTargetRef");
-    target.child("kind").require_named(skep_api::names::path_segment);
-    target.child("name").require_named(skep_api::names::path_segment);
-    if v1 {
-        spec.child("targetCPUUtilizationPercentage").positive();
-    }
-    for metric in spec.child("metrics").items() {
-        metric.child("type").require_one_of(&["ContainerResource", "External", "Object", "Pods", "Resource"]);
+    let double = json!({"type": "Percent", "value": 100, "periodSeconds": 15});
+    let four = json!({"type": "Pods", "value": 4, "periodSeconds": 15});
+    default_to(object, &["spec", "behavior", "scaleUp", "stabilizationWindowSeconds"], 0);
+    for (rules, policies) in [("scaleUp", json!([four, double])), ("scaleDown", json!([double]))] {
+        default_to(object, &["spec", "behavior", rules, "selectPolicy"], "Max");
+        default_to(object, &["spec", "behavior", rules, "policies"], policies);
     }
 }
 
@@ -196,10 +208,22 @@ impl Strategy for Autoscaler {
                 "target": {"type": "Utilization", "averageUtilization": 80}}}]);
             object.set(&["spec", "metrics"], cpu);
         }
+        if !self.v1 {
+            default_behavior(object);
+        }
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
-        check(object, |root| spec(&root.child("spec"), self.v1))
+        let read = self.v1.then(|| v1_to_v2(object.clone()));
+        check(read.as_ref().unwrap_or(object), |root| rules::spec(&root.child("spec")))
+    }
+
+    fn validate_status_update(&self, new: &Value, _old: &Value) -> ErrorList {
+        check(new, |root| {
+            for field in ["currentReplicas", "desiredReplicas"] {
+                root.child("status").child(field).non_negative();
+            }
+        })
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -244,5 +268,13 @@ mod tests {
         assert_eq!(v2["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 50);
         assert_eq!(targets(&v2), "cpu: <unknown>/50%");
         assert_eq!(v2_to_v1(v2), v1);
+        let full = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "h"},
+            "spec": {"maxReplicas": 5, "metrics": [{"type": "Pods", "pods": {"metric": {"name": "m"}}}],
+                "behavior": {"scaleUp": {"selectPolicy": "Max"}}},
+            "status": {"conditions": [{"type": "AbleToScale"}], "currentMetrics": [
+                {"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 7}}},
+                {"type": "Pods", "pods": {"metric": {"name": "m"}}}]}});
+        assert_eq!(v1_to_v2(v2_to_v1(full.clone())), full, "nothing is lost in the older view");
     }
 }

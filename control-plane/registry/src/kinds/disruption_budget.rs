@@ -8,6 +8,7 @@ use skep_api::object::ObjectExt;
 use super::workload::int_or_percent;
 use super::{namespaced, status};
 use crate::strategy::check::check;
+use crate::strategy::meta;
 use crate::strategy::printer::{self, Column, int_or_string};
 use crate::strategy::{KindRow, Strategy};
 
@@ -45,6 +46,7 @@ impl Strategy for Budget {
             for field in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
                 root.child("status").child(field).non_negative();
             }
+            meta::conditions(&root.child("status").child("conditions"));
         })
     }
 

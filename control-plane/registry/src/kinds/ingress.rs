@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::Value;
-use skep_api::field::ErrorList;
+use skep_api::field::{Error, ErrorList, Path};
 use skep_api::names;
 use skep_api::object::ObjectExt;
 
@@ -26,26 +26,39 @@ pub(super) static ROW: KindRow = KindRow {
 pub(super) static CLASS: KindRow =
     KindRow { generation: &["spec"], ..cluster(GROUP, "v1", "IngressClass", "ingressclasses", &Class) };
 
+const PATH_TYPES: &[&str] = &["Exact", "ImplementationSpecific", "Prefix"];
+/// Who served an ingress before there was a field for it.
+const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+
 struct Ingress;
 struct Class;
 
+/// What an ingress or a class points at.
+fn reference(reference: &At<'_>) {
+    let group = reference.child("apiGroup");
+    if group.is_set() {
+        group.invalid_text(names::dns1123_subdomain(group.text()));
+    }
+    reference.child("kind").require_named(names::path_segment);
+    reference.child("name").require_named(names::path_segment);
+}
+
 fn backend(backend: &At<'_>) {
+    // Upstream shows no value of a backend.
+    let invalid = |detail: &str| backend.error(Error::invalid(backend.path(), "", detail));
     let service = backend.child("service");
     let resource = backend.child("resource");
     match (service.is_set(), resource.is_set()) {
-        (true, true) => backend.invalid("cannot set both resource and service backends"),
-        (false, true) => {
-            resource.child("kind").require();
-            resource.child("name").require();
-        }
-        (false, false) => backend.required("a service or resource backend must be specified"),
+        (true, true) => invalid("cannot set both resource and service backends"),
+        (false, true) => reference(&resource),
+        (false, false) => invalid("resource or service backend is required"),
         (true, false) => {
             service.child("name").require_named(names::dns1035_label);
             let port = service.child("port");
             let (name, number) = (port.child("name"), port.child("number"));
             match (name.is_empty(), number.int().unwrap_or(0) == 0) {
-                (false, false) => port.invalid("cannot set both port name & port number"),
-                (true, true) => port.required("port name or number is required"),
+                (false, false) => invalid("cannot set both port name & port number"),
+                (true, true) => backend.required("port name or number is required"),
                 (false, true) => port_or_name(&name),
                 (true, false) => port_or_name(&number),
             }
@@ -59,7 +72,8 @@ fn host(host: &At<'_>) {
     }
     if host.text().parse::<std::net::IpAddr>().is_ok() {
         host.invalid("must be a DNS name, not an IP address");
-    } else if host.text().contains('*') {
+    }
+    if host.text().contains('*') {
         host.named(names::wildcard_subdomain);
     } else {
         host.named(names::dns1123_subdomain);
@@ -79,6 +93,7 @@ fn rule(rule: &At<'_>) {
         let kind = entry.child("pathType");
         if !kind.is_set() {
             kind.required("pathType must be specified");
+            continue;
         }
         match kind.text() {
             "Exact" | "Prefix" => {
@@ -99,7 +114,8 @@ fn rule(rule: &At<'_>) {
             "ImplementationSpecific" if !path.is_empty() && !path.text().starts_with('/') => {
                 path.invalid("must be an absolute path");
             }
-            _ => kind.one_of(&["Exact", "ImplementationSpecific", "Prefix"]),
+            "" => kind.error(Error::not_supported(kind.path(), "", PATH_TYPES)),
+            _ => kind.one_of(PATH_TYPES),
         }
         backend(&entry.child("backend"));
     }
@@ -115,7 +131,7 @@ impl Strategy for Ingress {
             let spec = root.child("spec");
             let default = spec.child("defaultBackend");
             if spec.child("rules").is_empty() && !default.is_set() {
-                spec.error(skep_api::field::Error::invalid(
+                spec.error(Error::invalid(
                     spec.path(),
                     spec.child("rules").value().clone(),
                     "either `defaultBackend` or `rules` must be specified",
@@ -126,18 +142,50 @@ impl Strategy for Ingress {
             }
             spec.child("rules").items().iter().for_each(rule);
             for tls in spec.child("tls").items() {
-                tls.child("hosts").items().iter().for_each(host);
+                for name in tls.child("hosts").items() {
+                    let wild = name.text().contains('*');
+                    let grammar = if wild { names::wildcard_subdomain } else { names::dns1123_subdomain };
+                    name.invalid_text(grammar(name.text()));
+                }
                 tls.child("secretName").named(names::dns1123_subdomain);
             }
             spec.child("ingressClassName").named(names::dns1123_subdomain);
         })
     }
 
+    fn validate_create(&self, object: &Value) -> ErrorList {
+        let mut errors = self.validate(object);
+        let class = object.at(&["spec", "ingressClassName"]).and_then(Value::as_str);
+        if let (Some(annotation), Some(class)) = (object.annotation(CLASS_ANNOTATION), class)
+            && annotation != class
+        {
+            let path = Path::new("annotations").child(CLASS_ANNOTATION);
+            let detail = "must match `ingressClassName` when both are specified";
+            errors.push(Error::invalid(&path, annotation, detail));
+        }
+        errors
+    }
+
+    fn validate_status_update(&self, new: &Value, _old: &Value) -> ErrorList {
+        check(new, |root| {
+            for ingress in root.down(&["status", "loadBalancer", "ingress"]).items() {
+                let (address, name) = (ingress.child("ip"), ingress.child("hostname"));
+                if !address.is_empty() && address.text().parse::<std::net::IpAddr>().is_err() {
+                    address.invalid("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+                }
+                name.named(names::dns1123_subdomain);
+                if name.text().parse::<std::net::IpAddr>().is_ok() {
+                    name.invalid("must be a DNS name, not an IP address");
+                }
+            }
+        })
+    }
+
     fn warnings(&self, object: &Value) -> Vec<String> {
-        let class = "kubernetes.io/ingress.class";
-        let old = object.annotations().is_some_and(|annotations| annotations.contains_key(class));
-        if old {
-            vec![format!("annotation {class:?} is deprecated, please use 'spec.ingressClassName' instead")]
+        if object.annotation(CLASS_ANNOTATION).is_some() {
+            vec![format!(
+                "annotation {CLASS_ANNOTATION:?} is deprecated, please use 'spec.ingressClassName' instead"
+            )]
         } else {
             Vec::new()
         }
@@ -178,6 +226,19 @@ impl Strategy for Ingress {
     }
 }
 
+/// The parameters of a class: an object of the cluster, or of a namespace.
+fn class_parameters(parameters: &At<'_>) {
+    reference(parameters);
+    let (scope, namespace) = (parameters.child("scope"), parameters.child("namespace"));
+    match scope.text() {
+        "Namespace" if !namespace.is_set() => namespace.required("`parameters.scope` is set to 'Namespace'"),
+        "Namespace" => namespace.invalid_text(names::dns1123_label(namespace.text())),
+        "Cluster" if namespace.is_set() => namespace.forbidden("`parameters.scope` is set to 'Cluster'"),
+        "Cluster" => {}
+        other => scope.error(Error::not_supported(scope.path(), other, &["Cluster", "Namespace"])),
+    }
+}
+
 impl Strategy for Class {
     fn default(&self, object: &mut Value) {
         if object.at(&["spec", "parameters"]).is_some() {
@@ -187,26 +248,34 @@ impl Strategy for Class {
 
     fn validate(&self, object: &Value) -> ErrorList {
         check(object, |root| {
-            let controller = root.child("spec").child("controller");
-            if controller.text().len() > 250 {
-                controller.error(skep_api::field::Error::too_long(controller.path(), 250));
+            let spec = root.child("spec");
+            let controller = spec.child("controller");
+            if !controller.require_with("at least one controller is required") {
+                return;
             }
-            if controller.require() {
-                match controller.text().split_once('/') {
-                    Some((host, path)) if !host.is_empty() && !path.is_empty() => {
-                        controller.invalid_all(names::dns1123_subdomain(host));
-                    }
-                    _ => controller.invalid("must be a domain-prefixed path (such as \"acme.io/foo\")"),
+            if controller.text().len() > 250 {
+                controller.error(Error::too_long(controller.path(), 250));
+            }
+            match controller.text().split_once('/') {
+                Some((host, path)) if !host.is_empty() && !path.is_empty() => {
+                    controller.invalid_all(names::dns1123_subdomain(host));
                 }
+                _ => controller.invalid("must be a domain-prefixed path (such as \"acme.io/foo\")"),
+            }
+            let parameters = spec.child("parameters");
+            if parameters.is_set() {
+                class_parameters(&parameters);
             }
         })
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        check(new, |root| {
+        let mut errors = check(new, |root| {
             let before = old.at(&["spec", "controller"]).unwrap_or(&Value::Null);
             root.child("spec").child("controller").immutable(before);
-        })
+        });
+        errors.extend(self.validate(new));
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {

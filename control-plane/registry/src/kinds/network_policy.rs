@@ -21,26 +21,20 @@ pub(super) static ROW: KindRow = KindRow {
 struct NetworkPolicy;
 
 fn port(port: &At<'_>) {
-    port.child("protocol").one_of(&["SCTP", "TCP", "UDP"]);
-    let number = port.child("port");
-    let end = port.child("endPort");
+    port.child("protocol").one_of(&["TCP", "UDP", "SCTP"]);
+    let (number, end) = (port.child("port"), port.child("endPort"));
     if number.is_set() {
         port_or_name(&number);
     }
-    if !end.is_set() {
-        return;
-    }
-    match (number.int(), number.is_set()) {
-        (_, false) => end.error(skep_api::field::Error::required(
-            &port.path().child("port"),
-            "must be specified when `endPort` is specified",
-        )),
-        (None, true) => number.invalid("must be a number when `endPort` is specified"),
-        (Some(first), true) => {
-            end.within(1, 65535);
-            if end.int().is_some_and(|last| last < first) {
+    let Some(last) = end.int() else { return };
+    match number.int() {
+        _ if !number.is_set() => end.invalid("may not be specified when `port` is not specified"),
+        None => end.invalid("may not be specified when `port` is non-numeric"),
+        Some(first) => {
+            if last < first {
                 end.invalid("must be greater than or equal to `port`");
             }
+            end.within(1, 65535);
         }
     }
 }
@@ -114,7 +108,7 @@ impl Strategy for NetworkPolicy {
             if types.items().len() > 2 {
                 types.invalid("may not specify more than two policyTypes");
             } else {
-                types.items().iter().for_each(|t| t.one_of(&["Egress", "Ingress"]));
+                types.items().iter().for_each(|t| t.one_of(&["Ingress", "Egress"]));
             }
         })
     }

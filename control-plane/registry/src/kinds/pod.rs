@@ -8,7 +8,7 @@ mod environment;
 mod handlers;
 mod mounts;
 mod print;
-mod resources;
+pub(in crate::kinds) mod resources;
 mod security;
 pub(in crate::kinds) mod spec;
 mod status;

@@ -1,15 +1,18 @@
 //! PersistentVolume and StorageClass: storage there is, and how to make more.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use skep_api::field::{Error, ErrorList};
+use skep_api::field::{Error, ErrorList, Path};
 use skep_api::object::ObjectExt;
 
+use super::attachment::{frozen, parameters, provisioner};
 use super::pod::defaults::quantities;
 use super::pod::spec::node_selector;
 use super::pod::volumes::{driver, remote_source};
 use super::pvc::{access_modes, modes};
-use super::{cluster, status};
+use super::{cluster, pvc, status};
 use crate::strategy::check::{At, check, same};
 use crate::strategy::printer::{self, Column, or};
 use crate::strategy::{KindRow, Strategy, default_text, default_to};
@@ -54,7 +57,7 @@ struct Volume;
 struct Class;
 
 /// Exactly one source, and what that source must say.
-fn sources(root: &At<'_>, spec: &At<'_>) {
+fn sources(spec: &At<'_>) {
     let mut found = 0;
     for (kind, value) in spec.value().as_object().into_iter().flatten() {
         if COMMON.contains(&kind.as_str()) || value.is_null() {
@@ -73,8 +76,8 @@ fn sources(root: &At<'_>, spec: &At<'_>) {
                     path.invalid("must not contain '..'");
                 }
                 if kind == "local" && !spec.child("nodeAffinity").is_set() {
-                    let annotations = root.child("metadata").child("annotations");
-                    annotations.required("Local volume requires node affinity");
+                    let annotations = Path::new("metadata").child("annotations");
+                    spec.error(Error::required(&annotations, "Local volume requires node affinity"));
                 }
             }
             "csi" => {
@@ -94,6 +97,86 @@ fn sources(root: &At<'_>, spec: &At<'_>) {
     if found == 0 {
         spec.required("must specify a volume type");
     }
+}
+
+/// The spec of a volume that an attachment describes in itself.
+pub(super) fn inline_spec(spec: &At<'_>) {
+    let context = "may not be specified in the context of inline volumes";
+    for field in ["claimRef", "capacity"] {
+        if !spec.child(field).is_empty() {
+            spec.child(field).forbidden(context);
+        }
+    }
+    if !spec.child("csi").is_set() {
+        spec.child("csi").required("has to be specified in the context of inline volumes");
+    }
+    access_modes(&spec.child("accessModes"), "");
+    let reclaim = spec.child("persistentVolumeReclaimPolicy");
+    if !["", "Retain"].contains(&reclaim.text()) {
+        reclaim.forbidden("may only be Retain in the context of inline volumes");
+    }
+    if spec.child("nodeAffinity").is_set() {
+        spec.child("nodeAffinity").forbidden(context);
+    }
+    sources(spec);
+    if !spec.child("storageClassName").is_empty() {
+        spec.child("storageClassName").forbidden(context);
+    }
+    let mode = spec.child("volumeMode");
+    if !["", "Filesystem"].contains(&mode.text()) {
+        mode.forbidden("may not specify volumeMode other than Filesystem in the context of inline volumes");
+    }
+    attributes_class(spec);
+}
+
+/// A class of attributes is for volumes of CSI drivers.
+fn attributes_class(spec: &At<'_>) {
+    let class = spec.child("volumeAttributesClassName");
+    if class.is_set() {
+        if class.is_empty() {
+            class.required("an empty string is disallowed");
+        }
+        class.named(skep_api::names::dns1123_subdomain);
+        if !spec.child("csi").is_set() {
+            spec.child("csi").required("has to be specified when using volumeAttributesClassName");
+        }
+    }
+}
+
+/// The spec of a volume.
+fn volume_spec(spec: &At<'_>) {
+    access_modes(&spec.child("accessModes"), "");
+    let capacity = spec.child("capacity");
+    capacity.require();
+    let entries = capacity.entries();
+    if entries.len() != 1 || entries[0].0 != "storage" {
+        let told = if capacity.is_set() { capacity.value().clone() } else { json!({}) };
+        capacity.error(Error::not_supported(capacity.path(), told, &["storage"]));
+    }
+    for (_, amount) in entries {
+        if amount.quantity().is_some_and(|q| q.sign() <= 0) {
+            amount.invalid("must be greater than zero");
+        }
+    }
+    let reclaim = spec.child("persistentVolumeReclaimPolicy");
+    reclaim.one_of(&["Delete", "Recycle", "Retain"]);
+    let affinity = spec.child("nodeAffinity");
+    if affinity.is_set() {
+        let required = affinity.child("required");
+        if required.is_set() {
+            node_selector(&required);
+        } else {
+            required.required("must specify required node constraints");
+        }
+    }
+    sources(spec);
+    let path = spec.child("hostPath").child("path");
+    if reclaim.text() == "Recycle" && !path.is_empty() && path.text().trim_matches('/').is_empty() {
+        reclaim.forbidden("may not be 'recycle' for a hostPath mount of '/'");
+    }
+    spec.child("storageClassName").named(skep_api::names::dns1123_subdomain);
+    spec.child("volumeMode").one_of(&["Block", "Filesystem"]);
+    attributes_class(spec);
 }
 
 /// Sources that nothing serves any more, and the reclaim policy that is going.
@@ -136,49 +219,7 @@ impl Strategy for Volume {
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
-        check(object, |root| {
-            let spec = root.child("spec");
-            access_modes(&spec.child("accessModes"), "");
-            let capacity = spec.child("capacity");
-            if capacity.require() {
-                for (resource, amount) in capacity.entries() {
-                    if resource != "storage" {
-                        amount.error(Error::not_supported(capacity.path(), resource, &["storage"]));
-                    }
-                    if amount.quantity().is_some_and(|q| q.sign() <= 0) {
-                        amount.invalid("must be greater than zero");
-                    }
-                }
-            }
-            let reclaim = spec.child("persistentVolumeReclaimPolicy");
-            reclaim.one_of(&["Delete", "Recycle", "Retain"]);
-            let affinity = spec.child("nodeAffinity");
-            if affinity.is_set() {
-                let required = affinity.child("required");
-                if required.is_set() {
-                    node_selector(&required);
-                } else {
-                    required.required("must specify required node constraints");
-                }
-            }
-            sources(root, &spec);
-            if reclaim.text() == "Recycle" && spec.child("hostPath").child("path").text() == "/" {
-                reclaim.forbidden("may not be 'recycle' for a hostPath mount of '/'");
-            }
-            spec.child("storageClassName").named(skep_api::names::dns1123_subdomain);
-            spec.child("volumeMode").one_of(&["Block", "Filesystem"]);
-            let attributes = spec.child("volumeAttributesClassName");
-            if attributes.is_set() {
-                if attributes.is_empty() {
-                    attributes.required("an empty string is disallowed");
-                }
-                attributes.named(skep_api::names::dns1123_subdomain);
-                if !spec.child("csi").is_set() {
-                    let csi = spec.child("csi");
-                    csi.required("has to be specified when using volumeAttributesClassName");
-                }
-            }
-        })
+        check(object, |root| volume_spec(&root.child("spec")))
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
@@ -209,8 +250,16 @@ impl Strategy for Volume {
                     spec.child(field).told_at(root.path().child(field)).immutable(before);
                 }
             }
+            let class = spec.child("volumeAttributesClassName");
+            if !class.is_set() && old.at(&["spec", "volumeAttributesClassName"]).is_some() {
+                class.forbidden("update from non-nil value to nil is forbidden");
+            }
         }));
         errors
+    }
+
+    fn validate_status_update(&self, new: &Value, _old: &Value) -> ErrorList {
+        check(new, pvc::versioned)
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
@@ -266,6 +315,34 @@ impl Strategy for Volume {
     }
 }
 
+/// Where volumes of a class may be: terms of labels and their values, no two alike.
+fn topologies(topologies: &At<'_>) {
+    let mut seen: Vec<BTreeMap<&str, BTreeSet<&str>>> = Vec::new();
+    for term in topologies.items() {
+        let mut labels = BTreeMap::new();
+        let expressions = term.child("matchLabelExpressions");
+        for expression in expressions.items() {
+            let (key, values) = (expression.child("key"), expression.child("values"));
+            values.require();
+            let mut named = BTreeSet::new();
+            for value in values.items() {
+                if !named.insert(value.text()) {
+                    value.duplicate();
+                }
+            }
+            key.invalid_text(skep_api::names::qualified_name(key.text()));
+            if labels.contains_key(key.text()) {
+                key.error(Error::duplicate(key.path(), key.text()));
+            }
+            labels.insert(key.text(), named);
+        }
+        if seen.contains(&labels) {
+            expressions.error(Error::duplicate(expressions.path(), ""));
+        }
+        seen.push(labels);
+    }
+}
+
 impl Strategy for Class {
     fn default(&self, object: &mut Value) {
         default_text(object, &["reclaimPolicy"], "Delete");
@@ -274,24 +351,20 @@ impl Strategy for Class {
 
     fn validate(&self, object: &Value) -> ErrorList {
         check(object, |root| {
-            root.child("provisioner").require_named(skep_api::names::qualified_name);
+            provisioner(&root.child("provisioner"));
+            parameters(&root.child("parameters"), true);
             root.child("reclaimPolicy").one_of(&["Delete", "Retain"]);
             root.child("volumeBindingMode").require_one_of(&["Immediate", "WaitForFirstConsumer"]);
+            topologies(&root.child("allowedTopologies"));
         })
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        let mut errors = self.validate(new);
-        errors.extend(check(new, |root| {
-            let before = |field: &str| old.get(field).unwrap_or(&Value::Null);
-            for field in ["parameters", "provisioner", "reclaimPolicy"] {
-                if !same(root.child(field).value(), before(field)) {
-                    root.child(field).forbidden(format!("updates to {field} are forbidden."));
-                }
-            }
-            root.child("volumeBindingMode").immutable(before("volumeBindingMode"));
-        }));
-        errors
+        check(new, |root| {
+            frozen(root, old, &["parameters", "provisioner", "reclaimPolicy"]);
+            let before = old.get("volumeBindingMode").unwrap_or(&Value::Null);
+            root.child("volumeBindingMode").immutable(before);
+        })
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -2,8 +2,9 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use skep_api::field::{Error, ErrorList};
+use skep_api::field::{Error, ErrorList, Path};
 use skep_api::object::ObjectExt;
+use skep_api::quantity::Quantity;
 
 use super::pod::defaults::quantities;
 use super::{namespaced, status};
@@ -18,6 +19,16 @@ pub(super) static ROW: KindRow = KindRow {
     ..namespaced("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", &Claim)
 };
 
+/// Where the class was named before there was a field for it.
+const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+/// How growing may go.
+const RESIZES: &[&str] = &[
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+    "NodeResizePending",
+];
 const MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
 /// `RWO,ROX`.
@@ -36,8 +47,11 @@ pub(super) fn modes(modes: &[Value]) -> String {
 pub(super) fn access_modes(at: &At<'_>, none: &str) {
     at.require_with(none);
     let items = at.items();
-    items.iter().for_each(|mode| mode.one_of(MODES));
-    if items.len() > 1 && items.iter().any(|m| m.text() == "ReadWriteOncePod") {
+    // Upstream tells of unknown modes at the list.
+    items.iter().for_each(|mode| mode.told_at(at.path().clone()).one_of(MODES));
+    let (alone, others): (Vec<&str>, Vec<&str>) =
+        items.iter().map(At::text).filter(|m| MODES.contains(m)).partition(|m| *m == "ReadWriteOncePod");
+    if !alone.is_empty() && !others.is_empty() {
         at.forbidden("may not use ReadWriteOncePod with other access modes");
     }
 }
@@ -58,11 +72,15 @@ fn spec(spec: &At<'_>) {
     let resources = spec.child("resources");
     let requests = resources.child("requests");
     let storage = requests.child("storage");
+    let told = storage.told_at(resources.path().key("storage"));
     if !storage.is_set() {
-        resources.error(Error::required(&resources.path().key("storage"), ""));
-    } else if storage.quantity().is_some_and(|q| q.sign() <= 0) {
-        let told = storage.told_at(requests.path().key("storage"));
-        told.invalid("must be greater than zero");
+        told.required("");
+    } else if let Some(quantity) = told.quantity() {
+        if quantity.sign() <= 0 {
+            told.invalid("must be greater than zero");
+        } else if !quantity.is_integer() {
+            told.invalid("must be an integer");
+        }
     }
     spec.child("storageClassName").named(skep_api::names::dns1123_subdomain);
     let source = spec.child("dataSource");
@@ -75,13 +93,11 @@ fn spec(spec: &At<'_>) {
         let outside = !reference.child("namespace").is_empty();
         if outside && source.is_set() {
             let detail = "may not be specified when dataSourceRef.namespace is specified";
-            spec.error(Error::invalid(spec.path(), Value::String("dataSource".to_owned()), detail));
+            spec.error(Error::invalid(spec.path(), "spec.dataSource", detail));
         } else if source.is_set() && !outside {
-            let same_fields = ["apiGroup", "kind", "name"]
-                .iter()
-                .all(|f| same(source.child(f).value(), reference.child(f).value()));
-            if !same_fields {
-                spec.invalid("must match dataSourceRef");
+            let alike = |field: &str| same(source.child(field).value(), reference.child(field).value());
+            if !["apiGroup", "kind", "name"].into_iter().all(alike) {
+                spec.error(Error::invalid(spec.path(), "spec.dataSource", "must match dataSourceRef"));
             }
         }
     }
@@ -94,7 +110,8 @@ fn data_source(source: &At<'_>, other_namespaces: bool) {
     source.child("kind").require();
     let group = source.child("apiGroup");
     if group.is_empty() && source.child("kind").text() != "PersistentVolumeClaim" {
-        source.invalid("must be 'PersistentVolumeClaim' when referencing the default apiGroup");
+        let detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+        source.error(Error::invalid(source.path(), source.child("kind").text(), detail));
     }
     group.named(skep_api::names::dns1123_subdomain);
     let namespace = source.child("namespace");
@@ -119,6 +136,83 @@ pub(super) fn template(template: &At<'_>) {
 
 struct Claim;
 
+/// What an allocation of a claim may be about: storage, or a resource of a driver.
+fn resource_key(at: &At<'_>, resource: &str) -> bool {
+    let faults = skep_api::names::qualified_name(resource);
+    let native = !resource.contains('/') || resource.contains("kubernetes.io/");
+    let known = !native || resource == "storage";
+    let fine = faults.is_empty() && known;
+    for detail in &faults {
+        at.error(Error::invalid(at.path(), resource, detail.as_str()));
+    }
+    if faults.is_empty() && !known {
+        at.error(Error::not_supported(at.path(), resource, &["storage"]));
+    }
+    fine
+}
+
+fn not_negative(amount: &At<'_>) {
+    if amount.quantity().is_some_and(|quantity| quantity.sign() < 0) {
+        amount.invalid("must be greater than or equal to 0");
+    }
+}
+
+/// Whoever writes a status of storage says which object it is about.
+pub(super) fn versioned(root: &At<'_>) {
+    if root.value().resource_version().is_empty() {
+        root.error(Error::required(&Path::new("resourceVersion"), ""));
+    }
+}
+
+/// A bound claim may only grow, or be given another class of attributes; an unbound one may still be given
+/// a class and a volume.
+fn changes(root: &At<'_>, old: &Value) {
+    let new = root.value();
+    let spec = root.child("spec");
+    let (mut now, mut before) = (new["spec"].clone(), old["spec"].clone());
+    let mut open: Vec<&[&str]> = Vec::new();
+    if old.text(&["spec", "volumeName"]).is_empty() {
+        open.push(&["volumeName"]);
+    }
+    let (was_named, is_named) = (old.annotation(BETA_CLASS), new.annotation(BETA_CLASS));
+    let class = new.at(&["spec", "storageClassName"]).and_then(Value::as_str);
+    let newly = old.at(&["spec", "storageClassName"]).is_none() && class.is_some();
+    if newly && was_named.is_none_or(|name| Some(name) == class) {
+        open.push(&["storageClassName"]);
+    }
+    if was_named != is_named && !(newly && was_named == class && is_named.is_none()) {
+        let path = root.path().child("metadata").child("annotations").key(BETA_CLASS);
+        root.error(Error::invalid(&path, is_named.unwrap_or_default(), "field is immutable"));
+    }
+    if new.text(&["status", "phase"]) == "Bound" {
+        open.extend([&["resources", "requests", "storage"][..], &["volumeAttributesClassName"]]);
+    }
+    for path in open {
+        now.unset(path);
+        before.unset(path);
+    }
+    if !same(&now, &before) {
+        spec.forbidden("spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims");
+    }
+    let size = |object: &Value, path: &[&str]| object.text(path).parse::<Quantity>().unwrap_or_default();
+    let requested = ["spec", "resources", "requests", "storage"];
+    let wanted = size(new, &requested);
+    if wanted < size(old, &requested) && wanted <= size(old, &["status", "capacity", "storage"]) {
+        spec.down(&requested[1..]).forbidden("field can not be less than status.capacity");
+    }
+    // Upstream tells this one without `spec`.
+    let mode = spec.child("volumeMode");
+    mode.told_at(root.path().child("volumeMode"))
+        .immutable(old.at(&["spec", "volumeMode"]).unwrap_or(&Value::Null));
+    let attributes = spec.child("volumeAttributesClassName");
+    if old.at(&["status", "currentVolumeAttributesClassName"]).is_some() && attributes.is_empty() {
+        let to = if attributes.is_set() { "empty string" } else { "nil" };
+        attributes.forbidden(format!(
+            "update to {to} is forbidden when status.currentVolumeAttributesClassName is not nil"
+        ));
+    }
+}
+
 impl Strategy for Claim {
     fn default(&self, object: &mut Value) {
         default(object);
@@ -132,35 +226,33 @@ impl Strategy for Claim {
         check(object, |root| spec(&root.child("spec")))
     }
 
-    /// A bound claim may only grow; an unbound one may still be given a class and a volume.
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         let mut errors = self.validate(new);
-        errors.extend(check(new, |root| {
-            let spec = root.child("spec");
-            let (mut now, mut before) = (spec.value().clone(), old["spec"].clone());
-            let mut open: Vec<&[&str]> = vec![&["resources", "requests"], &["volumeAttributesClassName"]];
-            if old.text(&["spec", "volumeName"]).is_empty() {
-                open.push(&["volumeName"]);
-            }
-            if old.at(&["spec", "storageClassName"]).is_none() {
-                open.push(&["storageClassName"]);
-            }
-            for path in open {
-                now.unset(path);
-                before.unset(path);
-            }
-            if !same(&now, &before) {
-                spec.forbidden("spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims");
-            }
-            let requests = spec.down(&["resources", "requests"]);
-            let (now, was) = (requests.child("storage"), old.text(&["spec", "resources", "requests", "storage"]));
-            if let (Some(now), Ok(was)) = (now.quantity(), was.parse())
-                && now < was
-            {
-                requests.child("storage").forbidden("field can not be less than status.capacity");
-            }
-        }));
+        errors.extend(check(new, |root| changes(root, old)));
         errors
+    }
+
+    fn validate_status_update(&self, new: &Value, _old: &Value) -> ErrorList {
+        check(new, |root| {
+            versioned(root);
+            let status = root.child("status");
+            for (_, amount) in status.child("capacity").entries() {
+                not_negative(&amount);
+            }
+            let statuses = status.child("allocatedResourceStatuses");
+            for (resource, state) in statuses.entries() {
+                resource_key(&statuses, resource);
+                if !RESIZES.contains(&state.text()) {
+                    statuses.error(Error::not_supported(statuses.path(), resource, RESIZES));
+                }
+            }
+            let allocated = status.child("allocatedResources");
+            for (resource, amount) in allocated.entries() {
+                if resource_key(&allocated, resource) {
+                    not_negative(&amount);
+                }
+            }
+        })
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -1,6 +1,7 @@
 //! The table as a whole, and tables of errors and printed rows of the kinds of the first slice.
 
 mod jobs;
+mod storage;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};

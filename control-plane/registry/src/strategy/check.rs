@@ -125,6 +125,20 @@ impl<'a> At<'a> {
         self.error(Error::not_found(&self.path, self.value.clone()));
     }
 
+    /// An entry of a map.
+    pub fn entry(&self, key: &str) -> At<'a> {
+        let value = self.value.get(key).unwrap_or(&NULL);
+        At { value, path: self.path.key(key), errors: self.errors }
+    }
+
+    /// Another value, told at this path: a part of the one here.
+    pub fn with_value<'b>(&self, value: &'b Value) -> At<'b>
+    where
+        'a: 'b,
+    {
+        At { value, path: self.path.clone(), errors: self.errors }
+    }
+
     /// The same value, told at another path. Some of upstream's paths are not where the value is.
     pub fn told_at(&self, path: Path) -> At<'a> {
         At { path, ..self.clone() }

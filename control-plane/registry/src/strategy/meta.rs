@@ -104,6 +104,49 @@ fn owners(references: &At<'_>) {
     }
 }
 
+/// Bytes of the reason of a condition, and of its message.
+const MAX_REASON: usize = 1024;
+const MAX_MESSAGE: usize = 32 * 1024;
+
+/// A list of `metav1.Condition`.
+pub fn conditions(conditions: &At<'_>) {
+    let mut types: Vec<&str> = Vec::new();
+    for condition in conditions.items() {
+        let kind = condition.child("type");
+        if types.contains(&kind.text()) {
+            kind.duplicate();
+        }
+        types.push(kind.text());
+        kind.invalid_text(names::qualified_name(kind.text()));
+        let status = condition.child("status");
+        if !["False", "True", "Unknown"].contains(&status.text()) {
+            let known = &["False", "True", "Unknown"];
+            status.error(Error::not_supported(status.path(), status.text(), known));
+        }
+        let generation = condition.child("observedGeneration");
+        if generation.int().is_some_and(|generation| generation < 0) {
+            generation.invalid("must be greater than or equal to zero");
+        }
+        condition.child("lastTransitionTime").require_with("must be set");
+        let (reason, message) = (condition.child("reason"), condition.child("message"));
+        if reason.require_with("must be set") {
+            let inner = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let fine = reason.text().starts_with(|c: char| c.is_ascii_alphabetic())
+                && reason.text().ends_with(inner)
+                && reason.text().chars().all(|c| inner(c) || c == ',' || c == ':');
+            if !fine {
+                reason.invalid("a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')");
+            }
+            if reason.text().len() > MAX_REASON {
+                reason.error(Error::too_long(reason.path(), MAX_REASON));
+            }
+        }
+        if message.text().len() > MAX_MESSAGE {
+            message.error(Error::too_long(message.path(), MAX_MESSAGE));
+        }
+    }
+}
+
 fn finalizers(finalizers: &At<'_>) {
     let items = finalizers.items();
     for finalizer in &items {

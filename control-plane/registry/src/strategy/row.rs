@@ -198,7 +198,7 @@ impl KindRow {
         let mut errors = check::check(object, |root| {
             meta::validate(&root.child("metadata"), self.namespaced, self.strategy.name_grammar());
         });
-        errors.extend(self.strategy.validate(object));
+        errors.extend(self.strategy.validate_create(object));
         errors
     }
 

@@ -14,7 +14,7 @@ const STANDARD: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 const HUGE: &str = "hugepages-";
 
 /// Whether a container may ask for this resource: a standard one, or one with a domain.
-fn name(entry: &At<'_>, map: &At<'_>, name: &str) {
+pub(in crate::kinds) fn name(entry: &At<'_>, map: &At<'_>, name: &str) {
     let complain = |detail: String| entry.error(Error::invalid(map.path(), name, detail));
     let faults = names::qualified_name(name);
     if !faults.is_empty() {

@@ -427,7 +427,7 @@ fn volumes() {
         (
             v(json!({"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["RWO"]}}}})),
             &[
-                "spec.volumes[0].ephemeral.volumeClaimTemplate.spec.accessModes[0]: Unsupported value: \"RWO\": supported values: \"ReadOnlyMany\", \"ReadWriteMany\", \"ReadWriteOnce\", \"ReadWriteOncePod\"",
+                "spec.volumes[0].ephemeral.volumeClaimTemplate.spec.accessModes: Unsupported value: \"RWO\": supported values: \"ReadOnlyMany\", \"ReadWriteMany\", \"ReadWriteOnce\", \"ReadWriteOncePod\"",
                 "spec.volumes[0].ephemeral.volumeClaimTemplate.spec.resources[storage]: Required value",
             ],
         ),
