@@ -98,6 +98,7 @@ pub async fn bootstrap(registry: &Registry, cluster: &Bootstrap) -> Result<(), A
         });
         at.ensure("scheduling.k8s.io", "v1", "priorityclasses", &class).await?;
     }
+    at.service_ranges(true).await?;
     at.kubernetes(cluster).await?;
     Announcement::new(cluster.address, cluster.port).announce(registry).await?;
     at.trust(&cluster.trust).await?;
@@ -127,6 +128,9 @@ async fn keep_services(registry: &Registry, cluster: &Bootstrap, cancel: &Cancel
             _ = interval.tick() => {}
         }
         let at = Maker { registry };
+        if let Err(error) = at.service_ranges(false).await {
+            tracing::warn!(%error, "the ranges of service addresses could not be looked after");
+        }
         if let Err(error) = at.kubernetes(cluster).await {
             tracing::warn!(%error, "the kubernetes service could not be looked after");
         }
@@ -220,6 +224,53 @@ impl Maker<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The ServiceCIDR of the ranges the server was started with. Ready at once: the services below need it.
+    async fn service_ranges(&self, say: bool) -> Result<(), ApiError> {
+        let ranges: Vec<String> = self.registry.service_ranges().iter().map(ToString::to_string).collect();
+        if ranges.is_empty() {
+            return Ok(());
+        }
+        let wanted = json!({
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "ServiceCIDR",
+            "metadata": {"name": "kubernetes"},
+            "spec": {"cidrs": ranges},
+        });
+        let target = self.target("networking.k8s.io", "v1", "servicecidrs", &wanted)?;
+        self.ensure("networking.k8s.io", "v1", "servicecidrs", &wanted).await?;
+        let stored = self.registry.get(&target, None).await?;
+        let mut object = Value::clone(&stored.value);
+        let there: Vec<&str> = object.items(&["spec", "cidrs"]).iter().filter_map(Value::as_str).collect();
+        if there.len() == 1 && ranges.len() == 2 && there[0] == ranges[0] {
+            object.set(&["spec", "cidrs"], ranges);
+            tracing::info!("the cluster's services get a second address family");
+            return self.registry.update(&target, object, &Self::options()).await.map(|_| ());
+        }
+        if say && there != ranges {
+            tracing::warn!(
+                ?there, configured = ?ranges,
+                "addresses come from the ServiceCIDR \"kubernetes\", not from the configured ranges"
+            );
+        }
+        let conditions = object.items(&["status", "conditions"]);
+        if object.deletion_timestamp().is_some() || conditions.iter().any(|c| c.text(&["type"]) == "Ready") {
+            return Ok(());
+        }
+        let ready = json!([{
+            "type": "Ready",
+            "status": "True",
+            "reason": "Ready",
+            "message": "Kubernetes default Service CIDR is ready",
+            "lastTransitionTime": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        }]);
+        object.set(&["status", "conditions"], ready);
+        match self.registry.update(&target.below("status"), object, &Self::options()).await {
+            // Another server was faster.
+            Err(error) if !error.is_conflict() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The `kubernetes` service.

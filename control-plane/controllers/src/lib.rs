@@ -30,6 +30,7 @@ mod quota;
 mod replicas;
 mod root_ca;
 mod service_account;
+mod service_cidr;
 mod sources;
 mod statefulset;
 mod taint_eviction;
@@ -115,6 +116,7 @@ pub async fn run(client: Client, config: ControllersConfig, cancel: Cancellation
     let certificates = certificates::Certificates::new(&client, config.authority, &mut sources);
     let bootstrap_tokens = bootstrap_tokens::BootstrapTokens::new(&client, &mut sources);
     let cluster_roles = cluster_roles::ClusterRoles::new(&client, &mut sources);
+    let service_cidrs = service_cidr::ServiceCidrs::new(&client, &mut sources);
     let nodes = recorder("node-controller");
     let ipam = ipam::Ipam::new(&client, &nodes, &ranges, &mut sources);
     let lifecycle = node_lifecycle::NodeLifecycle::new(&client, &nodes, NODE_MONITOR_GRACE, &mut sources);
@@ -150,6 +152,7 @@ pub async fn run(client: Client, config: ControllersConfig, cancel: Cancellation
             Box::pin(certificates.run(&cancel)),
             Box::pin(bootstrap_tokens.run(&cancel)),
             Box::pin(cluster_roles.run(&cancel)),
+            Box::pin(service_cidrs.run(&cancel)),
             Box::pin(ipam.run(&cancel)),
             Box::pin(lifecycle.run(&cancel)),
             Box::pin(eviction.run(&cancel)),

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
     Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use skep_client::{Client, Informer, Kind, ListParams, Stored};
@@ -79,6 +80,8 @@ sources! {
     account_tokens: Secret,
     bootstrap_tokens: Secret,
     cluster_info: ConfigMap,
+    service_ranges: ServiceCIDR,
+    service_addresses: IPAddress,
 }
 
 impl Sources {
@@ -116,6 +119,8 @@ impl Sources {
             quotas: all(client),
             cluster_roles: all(client),
             certificate_requests: all(client),
+            service_ranges: all(client),
+            service_addresses: all(client),
             account_tokens: Informer::new(client.all(), of_type(crate::account_tokens::TYPE)),
             bootstrap_tokens: Informer::new(
                 client.namespaced("kube-system"),

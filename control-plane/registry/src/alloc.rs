@@ -1,14 +1,17 @@
 //! Service addresses and node ports.
 //!
-//! An allocation is a key in the store (`/skep/allocations/…`), written in the very transaction that
-//! writes the service under the condition that the key does not exist, and deleted in the one that
-//! deletes or changes the service. So two services never share an address, whatever servers do at the
-//! same time. The pools in memory only choose what to try; they are rebuilt from the keys at start, and
-//! a repair loop removes keys no service owns.
+//! An allocation is a key in the store, written in the very transaction that writes the service under the
+//! condition that the key does not exist, and deleted in the one that deletes or changes the service. The
+//! key of an address is that of its IPAddress object, so what users write there counts as well; the key of
+//! a node port lies apart (`/skep/allocations/port/…`). So two services never share an address, whatever
+//! servers do at the same time. The pools in memory only choose what to try; they are rebuilt from the
+//! keys at start, and a repair loop removes keys no service owns.
 
 mod bitmap;
 mod follow;
+mod migrate;
 mod pool;
+mod ranges;
 mod repair;
 mod service;
 
@@ -18,57 +21,65 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ipnet::IpNet;
+use serde_json::json;
 use skep_storage::{Compare, Op, Target};
 
 pub(crate) use follow::follow;
+pub(crate) use migrate::migrate;
 pub(crate) use repair::{load, repair};
 pub(crate) use service::{carry_over, held, plan};
 
-use pool::{Addresses, Ports};
+use pool::Ports;
+use ranges::Addresses;
 
-/// Where allocations are kept.
+use crate::store::{new_uid, now};
+
+/// Where node ports are kept, and where addresses were before they were objects.
 pub(crate) const PREFIX: &str = "/skep/allocations/";
+/// Where IPAddress objects are.
+const ADDRESSES: &str = "/registry/networking.k8s.io/ipaddresses/";
+/// Where ServiceCIDR objects are.
+const RANGES: &str = "/registry/networking.k8s.io/servicecidrs/";
+/// Who manages an IPAddress, and the value that says that this allocator does.
+const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
+const MANAGER: &str = "ipallocator.k8s.io";
+/// The family of an IPAddress.
+const FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
 
 /// The pools of a cluster.
 #[derive(Debug)]
 pub(crate) struct Allocators {
-    /// One pool a family, the default family first.
-    addresses: Vec<Addresses>,
+    addresses: Addresses,
     ports: Ports,
 }
 
 impl Allocators {
-    /// Empty pools.
+    /// Empty pools. `service_ranges`: one a family, the default family first.
     pub(crate) fn new(service_ranges: &[IpNet], node_ports: RangeInclusive<u16>) -> Self {
-        let mut addresses: Vec<Addresses> = Vec::new();
+        let mut configured: Vec<IpNet> = Vec::new();
         for net in service_ranges {
-            if !addresses.iter().any(|pool| family(pool.net().addr()) == family(net.addr())) {
-                addresses.push(Addresses::new(*net));
+            if !configured.iter().any(|other| family(other.addr()) == family(net.addr())) {
+                configured.push(*net);
             }
         }
-        Self { addresses, ports: Ports::new(node_ports) }
+        Self { addresses: Addresses::new(configured), ports: Ports::new(node_ports) }
     }
 
-    /// Takes exactly these.
-    fn reset(&self, all: impl Iterator<Item = Allocation>) {
-        self.addresses.iter().for_each(Addresses::clear);
-        self.ports.clear();
-        for what in all {
-            // `false`: out of today's ranges; the service keeps it, nobody else gets it.
-            self.take(what);
-        }
+    /// The ranges the server was started with.
+    pub(crate) fn configured(&self) -> &[IpNet] {
+        self.addresses.configured()
     }
 
     fn take(&self, what: Allocation) -> bool {
         match what {
-            Allocation::Address(address) => self.addresses.iter().any(|pool| pool.take(address)),
+            Allocation::Address(address) => self.addresses.take(address),
             Allocation::Port(port) => self.ports.take(port),
         }
     }
 
     fn release(&self, what: Allocation) {
         match what {
-            Allocation::Address(address) => self.addresses.iter().for_each(|pool| pool.release(address)),
+            Allocation::Address(address) => self.addresses.release(address),
             Allocation::Port(port) => self.ports.release(port),
         }
     }
@@ -92,18 +103,35 @@ impl Allocation {
     /// Its key in the store.
     pub(crate) fn key(self) -> String {
         match self {
-            Self::Address(address) => format!("{PREFIX}ip/{address}"),
+            Self::Address(address) => format!("{ADDRESSES}{address}"),
             Self::Port(port) => format!("{PREFIX}port/{port}"),
         }
     }
 
     /// From a key.
     pub(crate) fn from_key(key: &str) -> Option<Self> {
-        match key.strip_prefix(PREFIX)?.split_once('/')? {
-            ("ip", address) => address.parse().ok().map(Self::Address),
-            ("port", port) => port.parse().ok().map(Self::Port),
-            _ => None,
+        if let Some(address) = key.strip_prefix(ADDRESSES) {
+            return address.parse().ok().map(Self::Address);
         }
+        key.strip_prefix(PREFIX)?.strip_prefix("port/")?.parse().ok().map(Self::Port)
+    }
+
+    /// What its key holds: the owner (`namespace/name`), or for an address the object that names it.
+    fn value(self, owner: &str) -> Bytes {
+        let Self::Address(address) = self else { return Bytes::from(owner.to_owned()) };
+        let (namespace, name) = owner.split_once('/').unwrap_or_default();
+        let object = json!({
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "IPAddress",
+            "metadata": {
+                "name": address.to_string(),
+                "uid": new_uid(),
+                "creationTimestamp": now(),
+                "labels": {FAMILY: family(address), MANAGED_BY: MANAGER},
+            },
+            "spec": {"parentRef": {"group": "", "resource": "services", "namespace": namespace, "name": name}},
+        });
+        Bytes::from(object.to_string())
     }
 }
 
@@ -141,10 +169,8 @@ impl Changes {
 
     /// The writes of the transaction.
     pub(crate) fn ops(&self) -> impl Iterator<Item = Op> {
-        let owner = Bytes::from(self.owner.clone());
-        let puts =
-            self.taken.iter().map(move |what| Op::Put { key: what.key(), value: owner.clone(), lease: 0 });
-        puts.chain(self.freed.iter().map(|what| Op::Delete { key: what.key() }))
+        let put = |what: &Allocation| Op::Put { key: what.key(), value: what.value(&self.owner), lease: 0 };
+        self.taken.iter().map(put).chain(self.freed.iter().map(|what| Op::Delete { key: what.key() }))
     }
 
     /// The transaction happened.

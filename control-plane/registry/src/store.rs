@@ -45,7 +45,7 @@ use crate::strategy::Kind;
 
 pub(crate) use commit::storage_error;
 pub use members::Membership;
-pub(crate) use meta::now;
+pub(crate) use meta::{new_uid, now};
 use read::Freshness;
 pub use request::{DeleteOptions, Deleted, Patch, Preconditions, Propagation, Target, WriteOptions, Written};
 pub use resource::{ClusterReader, Resource};
@@ -106,6 +106,7 @@ impl Registry {
         let freshness = Freshness::new(storage.clone(), progress.clone());
         let reader = Arc::new(ClusterReader::new(table.clone(), freshness.clone()));
         let pools = Arc::new(Allocators::new(&options.service_ranges, options.node_ports));
+        alloc::migrate(&*storage).await.map_err(|error| storage_error(&error))?;
         let loaded = alloc::load(&*storage, &pools).await.map_err(|error| storage_error(&error))?;
         tasks.spawn(until(cancel.clone(), alloc::follow(storage.clone(), pools.clone(), loaded)));
         let forget = feed.forgetter();
@@ -206,6 +207,11 @@ impl Registry {
     /// The admission chain.
     pub fn admission(&self) -> &Chain {
         &self.admission
+    }
+
+    /// The ranges of service addresses the server was started with, one a family.
+    pub fn service_ranges(&self) -> &[IpNet] {
+        self.pools.configured()
     }
 
     /// Does the store answer?

@@ -71,3 +71,75 @@ async fn an_update_keeps_what_the_client_leaves_out() {
     let takes = json!({"type": "NodePort", "ports": [{"port": 2, "nodePort": port}]});
     world.create(&collection, service("b", &takes)).await;
 }
+
+fn range(name: &str, cidr: &str, ready: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"cidrs": [cidr]},
+        "status": {"conditions": [{"type": "Ready", "status": ready}]}})
+}
+
+/// Writes a ServiceCIDR with its status, and waits until the pools know it.
+async fn add_range(world: &World, name: &str, cidr: &str, ready: &str) {
+    let target = skep_registry::Target::new(
+        skep_api::resource::GroupVersionResource::new("networking.k8s.io", "v1", "servicecidrs"),
+        "",
+        name,
+    );
+    let object = range(name, cidr, ready);
+    world.registry.create(&target, object.clone(), &options()).await.expect("created");
+    world.registry.update(&target.below("status"), object, &options()).await.expect("told");
+}
+
+#[tokio::test]
+async fn an_address_is_an_object_of_its_service() {
+    let world = World::new(usize::MAX).await;
+    let made = world.create(&core("services", "n", ""), service("a", &json!({}))).await;
+    let address = made["spec"]["clusterIP"].as_str().expect("an address").to_owned();
+    let addresses = skep_api::resource::GroupVersionResource::new("networking.k8s.io", "v1", "ipaddresses");
+    let target = skep_registry::Target::new(addresses.clone(), "", address.as_str());
+    let found = world.registry.get(&target, None).await.expect("an object");
+    assert_eq!(
+        found.value["spec"]["parentRef"],
+        json!({"group": "", "resource": "services", "namespace": "n", "name": "a"})
+    );
+    assert_eq!(found.value["metadata"]["labels"]["ipaddress.kubernetes.io/ip-family"], "IPv4");
+    // What somebody writes there is taken as well.
+    let theirs = json!({"metadata": {"name": "10.96.0.12"}, "spec": {"parentRef": {"resource": "things", "name": "t"}}});
+    let hand = skep_registry::Target::new(addresses, "", "10.96.0.12");
+    world.registry.create(&hand, theirs, &options()).await.expect("created");
+    let wanted = service("b", &json!({"clusterIP": "10.96.0.12"}));
+    // Whether the pool knows it yet or not: the key decides.
+    let error = world.registry.create(&core("services", "n", ""), wanted, &options()).await;
+    let message = error.expect_err("taken").message;
+    assert!(message.contains("already allocated"), "{message}");
+    world
+        .registry
+        .delete(&core("services", "n", "a"), &DeleteOptions::default(), &options())
+        .await
+        .expect("gone");
+    assert!(world.registry.get(&target, None).await.is_err_and(|error| error.is_not_found()));
+}
+
+#[tokio::test]
+async fn ranges_that_are_ready_give_addresses() {
+    let world = World::new(usize::MAX).await;
+    let collection = core("services", "n", "");
+    let wanted = |name: &str| service(name, &json!({"clusterIP": "192.0.2.3"}));
+    let refused =
+        world.registry.create(&collection, wanted("a"), &options()).await.expect_err("no such range");
+    assert!(refused.message.contains("is not in the valid range"), "{refused}");
+    add_range(&world, "waiting", "198.51.100.0/29", "False").await;
+    add_range(&world, "more", "192.0.2.0/29", "True").await;
+    let made = async {
+        loop {
+            if let Ok(made) = world.registry.create(&collection, wanted("a"), &options()).await {
+                return made.object;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let made = tokio::time::timeout(std::time::Duration::from_secs(20), made).await.expect("in time");
+    assert_eq!(made["spec"]["clusterIP"], "192.0.2.3");
+    let waiting = service("b", &json!({"clusterIP": "198.51.100.3"}));
+    let refused = world.registry.create(&collection, waiting, &options()).await.expect_err("not ready");
+    assert!(refused.message.contains("is not in the valid range"), "{refused}");
+}

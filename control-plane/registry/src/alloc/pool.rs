@@ -1,4 +1,4 @@
-//! The two kinds of pools: addresses of a service range, and node ports.
+//! The node ports, and the addresses of one service range.
 //!
 //! A pool chooses; what makes an allocation unique is its key in the store, written and deleted in the
 //! transaction that writes the service (`alloc.rs`).
@@ -14,14 +14,14 @@ use super::bitmap::Bitmap;
 /// The most addresses of one range that are used.
 const MOST: u32 = 1 << 16;
 
-/// One family's service addresses.
+/// The addresses of one range.
 #[derive(Debug)]
-pub(crate) struct Addresses {
+pub(crate) struct Pool {
     net: IpNet,
-    set: Mutex<Bitmap>,
+    set: Bitmap,
 }
 
-impl Addresses {
+impl Pool {
     /// The pool of a range. The network's own and (IPv4) the broadcast address are never used.
     pub(crate) fn new(net: IpNet) -> Self {
         let host_bits = u32::from(net.max_prefix_len() - net.prefix_len());
@@ -31,7 +31,7 @@ impl Addresses {
         let reserved = if size < 16 { 0 } else { (size / 16).clamp(16, 256) };
         let mut set = Bitmap::new(size, reserved);
         set.take(0);
-        Self { net, set: Mutex::new(set) }
+        Self { net, set }
     }
 
     pub(crate) fn net(&self) -> IpNet {
@@ -42,25 +42,20 @@ impl Addresses {
         self.number(address).is_some()
     }
 
-    pub(crate) fn take(&self, address: IpAddr) -> bool {
-        self.number(address).is_some_and(|number| lock(&self.set).take(number))
-    }
-
-    pub(crate) fn release(&self, address: IpAddr) {
+    pub(crate) fn take(&mut self, address: IpAddr) {
         if let Some(number) = self.number(address) {
-            lock(&self.set).release(number);
+            self.set.take(number);
         }
     }
 
-    /// Gives everything back.
-    pub(crate) fn clear(&self) {
-        let mut set = lock(&self.set);
-        set.clear();
-        set.take(0);
+    pub(crate) fn release(&mut self, address: IpAddr) {
+        if let Some(number) = self.number(address) {
+            self.set.release(number);
+        }
     }
 
-    pub(crate) fn draw(&self) -> Option<IpAddr> {
-        lock(&self.set).draw().map(|number| self.address(number))
+    pub(crate) fn draw(&mut self) -> Option<IpAddr> {
+        self.set.draw().map(|number| self.address(number))
     }
 
     fn number(&self, address: IpAddr) -> Option<u32> {
@@ -137,7 +132,7 @@ mod tests {
 
     #[test]
     fn network_and_broadcast_addresses_are_never_given() {
-        let pool = Addresses::new("10.96.0.0/29".parse().expect("net"));
+        let mut pool = Pool::new("10.96.0.0/29".parse().expect("net"));
         let mut drawn: Vec<IpAddr> = std::iter::from_fn(|| pool.draw()).collect();
         drawn.sort();
         assert_eq!(drawn.first(), Some(&"10.96.0.1".parse().expect("ip")));
@@ -149,12 +144,10 @@ mod tests {
 
     #[test]
     fn huge_v6_ranges_use_their_beginning() {
-        let pool = Addresses::new("fd00::/64".parse().expect("net"));
+        let mut pool = Pool::new("fd00::/64".parse().expect("net"));
         let address = pool.draw().expect("free");
         assert!(pool.contains(address));
-        assert!(!pool.take(address));
-        pool.release(address);
-        assert!(pool.take(address));
+        assert!(std::iter::from_fn(|| pool.draw()).take(1000).all(|other| other != address));
     }
 
     #[test]

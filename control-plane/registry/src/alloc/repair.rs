@@ -3,53 +3,97 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use skep_storage::{Compare, Op, Range, Result, Revision, Storage, Target, TxnRequest};
+use serde_json::Value;
+use skep_api::object::ObjectExt;
+use skep_storage::{Compare, KeyValue, Op, Range, Result, Revision, Storage, Target, TxnRequest};
 
+use super::follow::range_of;
 use super::service::held;
-use super::{Allocation, Allocators, PREFIX};
+use super::{ADDRESSES, Allocation, Allocators, MANAGED_BY, MANAGER, PREFIX, RANGES};
 use crate::cache::Object;
 
 /// How many pairs are read at once.
 const PAGE: usize = 1000;
 
-/// Allocation keys with the revisions that wrote them, and the revision they were read at.
-async fn keys_at(storage: &dyn Storage) -> Result<(HashMap<Allocation, Revision>, Revision)> {
-    let mut found = HashMap::new();
-    let mut range = Range { limit: PAGE, keys_only: true, ..Range::prefix(PREFIX) };
+/// An allocation as it is stored.
+struct Stored {
+    revision: Revision,
+    /// The service an address was given to by the allocator, `namespace/name`; `None` for an address that
+    /// somebody has written by hand, which is theirs to keep.
+    owner: Option<String>,
+}
+
+/// Every pair below a prefix, and the revision they were read at (`at`, when it is not 0).
+pub(super) async fn pairs(
+    storage: &dyn Storage,
+    prefix: &str,
+    at: Revision,
+) -> Result<(Vec<KeyValue>, Revision)> {
+    let mut found = Vec::new();
+    let mut range = Range { limit: PAGE, revision: at, ..Range::prefix(prefix) };
     loop {
         let page = storage.range(range.clone()).await?;
         if range.revision == 0 {
             // The first page fixes the revision of all of them.
             range.revision = page.revision.max(1);
         }
-        for kv in &page.kvs {
-            match Allocation::from_key(&kv.key) {
-                Some(what) => _ = found.insert(what, kv.mod_revision),
-                None => tracing::warn!(key = kv.key, "not an allocation"),
-            }
-        }
-        match page.kvs.last() {
-            Some(last) if page.more => range.start = format!("{}\u{1}", last.key),
+        let last = page.kvs.last().map(|kv| kv.key.clone());
+        found.extend(page.kvs);
+        match last {
+            Some(last) if page.more => range.start = format!("{last}\u{1}"),
             _ => return Ok((found, range.revision)),
         }
     }
 }
 
-async fn keys(storage: &dyn Storage) -> Result<HashMap<Allocation, Revision>> {
-    Ok(keys_at(storage).await?.0)
+fn stored(kv: &KeyValue) -> Option<(Allocation, Stored)> {
+    let Some(what) = Allocation::from_key(&kv.key) else {
+        tracing::warn!(key = kv.key, "not an allocation");
+        return None;
+    };
+    let owner = match what {
+        Allocation::Port(_) => Some(String::from_utf8_lossy(&kv.value).into_owned()),
+        Allocation::Address(_) => serde_json::from_slice(&kv.value).ok().and_then(|object| managed(&object)),
+    };
+    Some((what, Stored { revision: kv.mod_revision, owner }))
+}
+
+/// The service of an IPAddress that the allocator has made.
+fn managed(object: &Value) -> Option<String> {
+    let parent = |field: &str| object.text(&["spec", "parentRef", field]);
+    (object.label(MANAGED_BY) == Some(MANAGER) && parent("resource") == "services")
+        .then(|| format!("{}/{}", parent("namespace"), parent("name")))
+}
+
+async fn allocations(storage: &dyn Storage) -> Result<(HashMap<Allocation, Stored>, Revision)> {
+    let (ports, revision) = pairs(storage, PREFIX, 0).await?;
+    let (addresses, _) = pairs(storage, ADDRESSES, revision).await?;
+    Ok((ports.iter().chain(&addresses).filter_map(stored).collect(), revision))
 }
 
 /// Fills the pools with what the store has; returns the revision that was read.
 pub(crate) async fn load(storage: &dyn Storage, pools: &Allocators) -> Result<Revision> {
-    let (found, revision) = keys_at(storage).await?;
-    pools.reset(found.into_keys());
+    let (found, revision) = allocations(storage).await?;
+    let (ranges, _) = pairs(storage, RANGES, revision).await?;
+    let ranges =
+        ranges.iter().filter_map(|kv| Some((kv.key.strip_prefix(RANGES)?.to_owned(), range_of(&kv.value))));
+    let address = |what: &Allocation| match what {
+        Allocation::Address(address) => Some(*address),
+        Allocation::Port(_) => None,
+    };
+    pools.addresses.reset(found.keys().filter_map(address), ranges);
+    pools.ports.clear();
+    for what in found.into_keys() {
+        // `false`: out of today's ranges; the service keeps it, nobody else gets it.
+        pools.take(what);
+    }
     Ok(revision)
 }
 
-/// Removes keys nobody owns and adds those that are missing. `services` must be read *after* `floor`
-/// was the store's revision: a key younger than that may belong to a service not yet seen. A service may
-/// change after it was read, so a missing key is added only while its owner, whose storage key
-/// `key_of` tells, is still at the revision seen here.
+/// Removes keys nobody owns, names the right owner where another is named, and adds keys that are missing.
+/// `services` must be read *after* `floor` was the store's revision: a key younger than that may belong to
+/// a service not yet seen. A service may change after it was read, so a missing key is added only while
+/// its owner, whose storage key `key_of` tells, is still at the revision seen here.
 pub(crate) async fn repair(
     storage: &dyn Storage,
     pools: &Allocators,
@@ -66,9 +110,9 @@ pub(crate) async fn repair(
             }
         }
     }
-    let known = keys(storage).await?;
-    for (what, revision) in &known {
-        if owners.contains_key(what) || *revision > floor {
+    let (known, _) = allocations(storage).await?;
+    for (what, Stored { revision, owner }) in &known {
+        if owners.contains_key(what) || *revision > floor || owner.is_none() {
             continue;
         }
         let request = TxnRequest {
@@ -82,20 +126,34 @@ pub(crate) async fn repair(
         }
     }
     for (what, owner) in owners {
-        if known.contains_key(&what) {
-            continue;
-        }
+        let expected = match known.get(&what) {
+            None => Target::CreateRevision(0),
+            Some(stored) if stored.owner.as_deref() == Some(owner.key().as_str()) => continue,
+            Some(stored) if stored.owner.is_some() => Target::ModRevision(stored.revision),
+            Some(_) => {
+                tracing::warn!(
+                    ?what,
+                    owner = owner.key(),
+                    "an IPAddress made by hand has a service's address"
+                );
+                continue;
+            }
+        };
         let request = TxnRequest {
             compare: vec![
-                Compare { key: what.key(), target: Target::CreateRevision(0) },
+                Compare { key: what.key(), target: expected },
                 Compare { key: key_of(owner), target: Target::ModRevision(owner.revision) },
             ],
-            success: vec![Op::Put { key: what.key(), value: owner.key().into(), lease: 0 }],
+            success: vec![Op::Put { key: what.key(), value: what.value(&owner.key()), lease: 0 }],
             failure: Vec::new(),
         };
         if storage.txn(request).await?.succeeded {
             pools.take(what);
-            tracing::info!(?what, owner = owner.key(), "recorded an allocation that had no key");
+            tracing::info!(
+                ?what,
+                owner = owner.key(),
+                "recorded an allocation that had no key of its service's"
+            );
         }
     }
     Ok(())
@@ -136,7 +194,8 @@ mod tests {
         let floor = storage.current_revision().await.expect("a revision");
         repair(storage, &pools, floor, &services, |_| key_of()).await.expect("repaired");
         let port = Allocation::Port(30001);
-        (keys(storage).await.expect("keys").contains_key(&port), !pools.take(port))
+        let (found, _) = allocations(storage).await.expect("allocations");
+        (found.contains_key(&port), !pools.take(port))
     }
 
     #[tokio::test]

@@ -192,8 +192,7 @@ impl Planner {
         if !cluster_ips.is_empty() {
             set(service, "clusterIPs", json!(cluster_ips));
         }
-        let pools = &self.changes.pools.addresses;
-        let configured: Vec<&str> = pools.iter().map(|pool| family(pool.net().addr())).collect();
+        let configured = self.changes.pools.addresses.families();
         let headless = cluster_ips.first().is_some_and(|address| address == NONE);
         let selectorless = service
             .pointer("/spec/selector")
@@ -254,9 +253,7 @@ impl Planner {
                 }
                 continue;
             }
-            let pools = &self.changes.pools.addresses;
-            let pool = pools.iter().find(|pool| family(pool.net().addr()) == name);
-            let Some(address) = pool.and_then(super::Addresses::draw) else {
+            let Some(address) = self.changes.pools.addresses.draw(name) else {
                 let detail = "failed to allocate a serviceIP: range is full";
                 self.errors.push(Error::internal(&path.index(index), detail));
                 return;
@@ -274,17 +271,17 @@ impl Planner {
         if self.had.contains(&Allocation::Address(address)) {
             return;
         }
-        let pools = &self.changes.pools.addresses;
-        let Some(pool) = pools.iter().find(|pool| pool.contains(address)) else {
-            let ranges: Vec<String> = pools.iter().map(|pool| pool.net().to_string()).collect();
+        let addresses = &self.changes.pools.addresses;
+        if !addresses.contains(address) {
+            let ranges: Vec<String> = addresses.nets().iter().map(ToString::to_string).collect();
             let detail = format!(
                 "failed to allocate IP {address}: the provided IP is not in the valid range. The range of \
                  valid IPs is {}",
                 ranges.join(", ")
             );
             return self.errors.push(Error::invalid(path, json!([address.to_string()]), detail));
-        };
-        if pool.take(address) {
+        }
+        if addresses.take(address) {
             self.changes.taken.push(Allocation::Address(address));
         } else {
             let detail = format!("failed to allocate IP {address}: provided IP is already allocated");

@@ -20,6 +20,11 @@ pub(crate) fn now() -> String {
     timestamp(seconds)
 }
 
+/// A new object's identity.
+pub(crate) fn new_uid() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
 /// A moment in seconds since 1970 as objects write it.
 pub(crate) fn timestamp(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds)
@@ -113,7 +118,7 @@ pub(crate) fn begin_create(object: &mut Value, namespace: &str) -> Result<(), Ap
 pub(crate) fn fill_on_create(object: &mut Value, namespace: &str) -> Result<(), ApiError> {
     begin_create(object, namespace)?;
     let metadata = metadata(object)?;
-    metadata.insert("uid".to_owned(), json!(uuid::Uuid::new_v4().to_string()));
+    metadata.insert("uid".to_owned(), json!(new_uid()));
     metadata.insert("creationTimestamp".to_owned(), json!(now()));
     let named = metadata.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
     let base = metadata.get("generateName").and_then(Value::as_str).filter(|base| !base.is_empty());
