@@ -24,7 +24,7 @@ use crate::expectations::Expectations;
 use crate::sources::Sources;
 use crate::work::{Key, enqueue_for, enqueue_self};
 use crate::{owners, pods};
-use plan::{Plan, Snapshot};
+use plan::{Plan, Snapshot, Start, by_index};
 
 /// Keeps a pod until it is counted.
 pub(crate) const TRACKING: &str = "batch.kubernetes.io/job-tracking";
@@ -110,7 +110,18 @@ impl Jobs {
         }))
         .await;
         deleted.into_iter().collect::<Result<(), Error>>()?;
-        if let Some(status) = &plan.status {
+        let mut missing = 0;
+        let mut failure = None;
+        let created = join_all(plan.create.iter().map(|start| self.start(job, *start))).await;
+        for error in created.into_iter().filter_map(Result::err) {
+            missing += 1;
+            failure.get_or_insert(error);
+        }
+        if let Some(mut status) = plan.status {
+            // Those that could not be made are not there.
+            if let Some(active) = status["active"].as_i64() {
+                status["active"] = json!(active - missing);
+            }
             // The revision guards the counters: a stale Job would lose or repeat some.
             let revision = &job.metadata.resource_version;
             let patch = Patch::Merge(
@@ -128,26 +139,34 @@ impl Jobs {
         // Only now that their uids are written down.
         let freed = join_all(plan.untrack.iter().map(|pod| self.untrack(pod))).await;
         freed.into_iter().collect::<Result<(), Error>>()?;
-        let created = join_all(plan.create.iter().map(|index| async {
-            match api.create(&new_pod(job, *index)).await {
-                Ok(pod) => {
-                    self.expectations.created(uid, &pod);
-                    let name = pod.metadata.name.as_deref().unwrap_or_default();
-                    let message = format!("Created pod: {name}");
-                    self.events.about(job, EventType::Normal, "SuccessfulCreate", &message);
-                    Ok(())
-                }
-                Err(e) if e.is_namespace_terminating() => Ok(()),
-                Err(e) => {
-                    let message = format!("Error creating: {e}");
-                    self.events.about(job, EventType::Warning, "FailedCreate", &message);
-                    Err(e)
-                }
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(plan.again.map_or(Next::Wait, Next::After)),
+        }
+    }
+
+    async fn start(&self, job: &Job, start: Start) -> Result<(), Error> {
+        let pod = new_pod(job, start);
+        let uid = job.metadata.uid.as_deref().unwrap_or_default();
+        let api = self.client.namespaced::<Pod>(job.metadata.namespace.as_deref().unwrap_or_default());
+        match api.create(&pod).await {
+            Ok(pod) => {
+                self.expectations.created(uid, &pod);
+                let name = pod.metadata.name.as_deref().unwrap_or_default();
+                self.events.about(
+                    job,
+                    EventType::Normal,
+                    "SuccessfulCreate",
+                    &format!("Created pod: {name}"),
+                );
+                Ok(())
             }
-        }))
-        .await;
-        created.into_iter().collect::<Result<(), Error>>()?;
-        Ok(plan.again.map_or(Next::Wait, Next::After))
+            Err(e) if e.is_namespace_terminating() => Ok(()),
+            Err(e) => {
+                self.events.about(job, EventType::Warning, "FailedCreate", &format!("Error creating: {e}"));
+                Err(e)
+            }
+        }
     }
 
     async fn untrack(&self, pod: &Pod) -> Result<(), Error> {
@@ -236,13 +255,16 @@ fn index_of(pod: &Pod) -> Option<u32> {
     pod.metadata.annotations.as_ref()?.get(INDEX)?.parse().ok()
 }
 
-fn new_pod(job: &Job, index: Option<u32>) -> Pod {
+fn new_pod(job: &Job, Start { index, failures }: Start) -> Pod {
     let template = job.spec.as_ref().map(|s| s.template.clone()).unwrap_or_default();
     let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
     let name = job.metadata.name.as_deref().unwrap_or_default();
     let prefix = index.map_or_else(|| name.to_owned(), |i| format!("{name}-{i}"));
     let mut pod = pods::from_template(&template, namespace, &prefix, owners::controller_ref(job));
     pod.metadata.finalizers.get_or_insert_default().push(TRACKING.into());
+    if let Some(failures) = failures {
+        by_index::note(&mut pod, failures);
+    }
     let Some(index) = index else { return pod };
     let number = index.to_string();
     pod.metadata.annotations.get_or_insert_default().insert(INDEX.into(), number.clone());

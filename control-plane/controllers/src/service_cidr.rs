@@ -182,7 +182,7 @@ mod tests {
 
     const NOW: &str = "2026-01-01T00:01:00Z";
 
-    fn range(name: &str, net: &str, rest: Value) -> ServiceCIDR {
+    fn range(name: &str, net: &str, rest: &Value) -> ServiceCIDR {
         let mut object = json!({"metadata": {"name": name, "finalizers": [FINALIZER]}, "spec": {"cidrs": [net]},
             "status": {"conditions": [{"type": "Ready", "status": "True", "reason": "Ready", "message": "",
                 "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
@@ -200,25 +200,29 @@ mod tests {
 
     #[test]
     fn a_range_is_kept_and_made_ready() {
-        let mut new = range("a", "10.0.0.0/28", json!({"finalizers": []}));
+        let mut new = range("a", "10.0.0.0/28", &json!({"finalizers": []}));
         new.status = None;
         assert_eq!(step(&new, &[], &[]), Step::Keep);
         new.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
         assert!(matches!(step(&new, &[], &[]), Step::Tell("True", ..)));
-        assert_eq!(step(&range("a", "10.0.0.0/28", json!({})), &[], &[]), Step::Rest);
+        assert_eq!(step(&range("a", "10.0.0.0/28", &json!({})), &[], &[]), Step::Rest);
     }
 
     #[test]
     fn a_range_goes_after_its_addresses() {
-        let going = range("a", "10.0.0.0/28", json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}));
+        let going = range("a", "10.0.0.0/28", &json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}));
         assert!(matches!(step(&going, &[], &["10.0.0.3"]), Step::Tell("False", "Terminating", _)));
         assert_eq!(step(&going, &[], &["10.0.1.3"]), Step::Release, "another range's address");
-        let wider = range("b", "10.0.0.0/24", json!({}));
-        assert_eq!(step(&going, &[wider.clone()], &["10.0.0.3"]), Step::Release, "another range has it");
+        let wider = range("b", "10.0.0.0/24", &json!({}));
+        assert_eq!(
+            step(&going, std::slice::from_ref(&wider), &["10.0.0.3"]),
+            Step::Release,
+            "another range has it"
+        );
         let mut unready = wider;
         unready.status = None;
         assert!(matches!(step(&going, &[unready], &["10.0.0.3"]), Step::Tell("False", ..)));
-        let young = range("a", "10.0.0.0/28", json!({"deletionTimestamp": "2026-01-01T00:00:56Z"}));
+        let young = range("a", "10.0.0.0/28", &json!({"deletionTimestamp": "2026-01-01T00:00:56Z"}));
         assert_eq!(step(&young, &[], &[]), Step::Wait(Duration::from_secs(6)));
     }
 

@@ -13,6 +13,10 @@ use skep_client::events::EventType;
 
 use super::{TRACKING, index_of, indexes, is_indexed};
 use crate::pods;
+use verdict::{Verdict, action, standing, verdict};
+
+pub(super) mod by_index;
+mod verdict;
 
 /// Pods created in one go.
 const BURST: usize = 500;
@@ -28,14 +32,33 @@ pub(super) struct Snapshot<'a> {
 
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    /// Pods to make, with their indexes when they have some.
-    pub(super) create: Vec<Option<u32>>,
+    /// Pods to make.
+    pub(super) create: Vec<Start>,
     pub(super) delete: Vec<Arc<Pod>>,
     /// Pods whose uid is written down by `status` and who need not stay any more.
     pub(super) untrack: Vec<Arc<Pod>>,
     pub(super) status: Option<Value>,
-    pub(super) event: Option<(EventType, &'static str, String)>,
+    pub(super) event: Option<(EventType, String, String)>,
     pub(super) again: Option<Duration>,
+}
+
+/// A pod to make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Start {
+    /// Its index, when pods have one.
+    pub(super) index: Option<u32>,
+    /// How often its index has failed, where that counts.
+    pub(super) failures: Option<u32>,
+}
+
+/// What has come of the pods so far.
+struct Tally {
+    /// Indexes that have succeeded.
+    done: BTreeSet<u32>,
+    /// Indexes that have failed for good.
+    failed_indexes: BTreeSet<u32>,
+    succeeded: i32,
+    failed: i32,
 }
 
 fn has_condition(status: &JobStatus, kind: &str) -> bool {
@@ -59,12 +82,15 @@ pub(super) fn plan(snapshot: &Snapshot<'_>) -> Plan {
     let mut after = before.clone();
     after.start_time.get_or_insert(Time(now));
     let indexed = is_indexed(job);
-    count(snapshot, indexed, &mut after, &mut plan);
+    let ended = has_condition(&before, "Complete") || has_condition(&before, "Failed");
+    let standing = standing(&before).filter(|_| !ended);
+    let failed_indexes = count(snapshot, indexed, ended || standing.is_some(), &mut after, &mut plan);
 
     let active: Vec<&Arc<Pod>> = snapshot.pods.iter().filter(|p| pods::is_active(p)).collect();
     let leaving =
         snapshot.pods.iter().filter(|p| p.metadata.deletion_timestamp.is_some() && !pods::is_finished(p));
-    after.terminating = Some(int(leaving.count()));
+    let leaving = leaving.count();
+    after.terminating = Some(int(leaving));
     after.ready = Some(int(active.iter().filter(|p| pods::is_ready(p)).count()));
     let mut done = indexes::parse(after.completed_indexes.as_deref().unwrap_or_default());
     let completions = spec.completions;
@@ -73,12 +99,15 @@ pub(super) fn plan(snapshot: &Snapshot<'_>) -> Plan {
     }
     let uncounted = after.uncounted_terminated_pods.clone().unwrap_or_default();
     let waiting = |uids: &Option<Vec<String>>| int(uids.as_ref().map_or(0, Vec::len));
-    let succeeded = after.succeeded.unwrap_or(0) + waiting(&uncounted.succeeded);
-    let failed = after.failed.unwrap_or(0) + waiting(&uncounted.failed);
+    let tally = Tally {
+        done,
+        failed_indexes,
+        succeeded: after.succeeded.unwrap_or(0) + waiting(&uncounted.succeeded),
+        failed: after.failed.unwrap_or(0) + waiting(&uncounted.failed),
+    };
 
-    let ended = has_condition(&before, "Complete") || has_condition(&before, "Failed");
     let verdict =
-        (!ended).then(|| verdict(snapshot, &after, &done, succeeded, failed, active.len())).flatten();
+        if ended { None } else { standing.or_else(|| verdict(snapshot, &after, &tally, active.len())) };
     let suspended = spec.suspend == Some(true);
     if ended || verdict.is_some() || job.metadata.deletion_timestamp.is_some() {
         plan.delete.extend(active.iter().map(|p| Arc::clone(p)));
@@ -90,7 +119,7 @@ pub(super) fn plan(snapshot: &Snapshot<'_>) -> Plan {
     } else {
         after.active = Some(int(active.len()));
         if snapshot.settled {
-            fill(snapshot, &active, &done, succeeded, failed, &mut after, &mut plan);
+            fill(snapshot, &active, &tally, &mut after, &mut plan);
         }
         if let Some(limit) = spec.active_deadline_seconds {
             let left = limit - age(&after, now);
@@ -100,14 +129,10 @@ pub(super) fn plan(snapshot: &Snapshot<'_>) -> Plan {
     if !ended {
         suspension(&mut after, suspended, now, &mut plan);
     }
-    if let Some((kind, reason, message)) = verdict {
-        condition(&mut after, kind, reason, &message, now);
-        if kind == "Complete" {
-            after.completion_time = Some(Time(now));
-            plan.event = Some((EventType::Normal, "Completed", "Job completed".into()));
-        } else {
-            plan.event = Some((EventType::Warning, reason, message));
-        }
+    if let Some(verdict) = verdict {
+        // The end is told when every pod has ended and is counted.
+        let over = active.is_empty() && leaving == 0 && after.uncounted_terminated_pods.is_none();
+        conclude(&mut after, verdict, over && snapshot.settled, now, &mut plan);
     }
     if !snapshot.settled {
         plan.delete.clear();
@@ -133,7 +158,14 @@ pub(super) fn plan(snapshot: &Snapshot<'_>) -> Plan {
 }
 
 /// Moves finished pods through `uncountedTerminatedPods` into the counters.
-fn count(snapshot: &Snapshot<'_>, indexed: bool, after: &mut JobStatus, plan: &mut Plan) {
+/// Returns the indexes that have failed for good. `over`: no pod is made any more.
+fn count(
+    snapshot: &Snapshot<'_>,
+    indexed: bool,
+    over: bool,
+    after: &mut JobStatus,
+    plan: &mut Plan,
+) -> BTreeSet<u32> {
     let mut uncounted = after.uncounted_terminated_pods.take().unwrap_or_default();
     let mut done = indexes::parse(after.completed_indexes.as_deref().unwrap_or_default());
     let held =
@@ -153,7 +185,16 @@ fn count(snapshot: &Snapshot<'_>, indexed: bool, after: &mut JobStatus, plan: &m
             after.succeeded = succeeded;
         }
     }
+    let mine = |pod: &&Arc<Pod>| pods::phase(pod) == "Succeeded" && is_tracked(pod);
+    let succeeding = snapshot.pods.iter().filter(mine).filter_map(|pod| index_of(pod)).filter(|_| indexed);
+    done.extend(succeeding);
+    let known = indexes::parse(after.failed_indexes.as_deref().unwrap_or_default());
+    let failed_indexes = by_index::failed(snapshot, known, &done);
+    let settled_indexes: BTreeSet<u32> = done.union(&failed_indexes).copied().collect();
     for pod in snapshot.pods.iter().filter(|p| is_tracked(p)) {
+        if has_failed(pod) && !over && by_index::is_needed(snapshot, pod, &settled_indexes) {
+            continue;
+        }
         if has_failed(pod) && action(snapshot.job, pod).is_some_and(|(action, ..)| action == "Ignore") {
             // It neither counts nor keeps anybody waiting.
             plan.untrack.push(pod.clone());
@@ -176,143 +217,37 @@ fn count(snapshot: &Snapshot<'_>, indexed: bool, after: &mut JobStatus, plan: &m
         if !list.contains(&uid) {
             list.push(uid);
         }
-        if indexed && pods::phase(pod) == "Succeeded" {
-            done.extend(index_of(pod));
-        }
         plan.untrack.push(pod.clone());
     }
     if indexed {
         // An index may succeed twice; it counts once.
         after.succeeded = Some(int(done.len()) - int(uncounted.succeeded.as_ref().map_or(0, Vec::len)));
         after.completed_indexes = Some(indexes::format(&done)).filter(|t| !t.is_empty());
+        after.failed_indexes = by_index::limit(snapshot.job).map(|_| indexes::format(&failed_indexes));
     }
     uncounted.succeeded = uncounted.succeeded.filter(|l| !l.is_empty());
     uncounted.failed = uncounted.failed.filter(|l| !l.is_empty());
     let empty = uncounted == UncountedTerminatedPods::default();
     after.uncounted_terminated_pods = (!empty).then_some(uncounted);
-}
-
-type Verdict = (&'static str, &'static str, String);
-
-/// Whether the Job is over, and how.
-fn verdict(
-    snapshot: &Snapshot<'_>,
-    after: &JobStatus,
-    done: &BTreeSet<u32>,
-    succeeded: i32,
-    failed: i32,
-    active: usize,
-) -> Option<Verdict> {
-    let spec = snapshot.job.spec.as_ref()?;
-    for pod in snapshot.pods.iter().filter(|p| has_failed(p)) {
-        if let Some(message) = fails_job(snapshot.job, pod) {
-            return Some(("Failed", "PodFailurePolicy", message));
-        }
-    }
-    if failed > spec.backoff_limit.unwrap_or(6) {
-        let message = "Job has reached the specified backoff limit".to_owned();
-        return Some(("Failed", "BackoffLimitExceeded", message));
-    }
-    if spec.suspend != Some(true)
-        && spec.active_deadline_seconds.is_some_and(|limit| age(after, snapshot.now) >= limit)
-    {
-        let message = "Job was active longer than specified deadline".to_owned();
-        return Some(("Failed", "DeadlineExceeded", message));
-    }
-    let complete = match spec.completions {
-        Some(wanted) if is_indexed(snapshot.job) => {
-            succeeds_early(snapshot.job, done) || int(done.len()) >= wanted
-        }
-        Some(wanted) => succeeded >= wanted,
-        // A work queue: one success says that there is no work left; the others end by themselves.
-        None => succeeded > 0 && active == 0,
-    };
-    complete
-        .then(|| ("Complete", "CompletionsReached", "Reached expected number of succeeded pods".to_owned()))
-}
-
-fn succeeds_early(job: &Job, done: &BTreeSet<u32>) -> bool {
-    let rules = job.spec.iter().flat_map(|s| s.success_policy.iter().flat_map(|p| &p.rules));
-    rules.into_iter().any(|rule| {
-        let among: Option<BTreeSet<u32>> = rule.succeeded_indexes.as_deref().map(indexes::parse);
-        let counted = match &among {
-            Some(among) => among.intersection(done).count(),
-            None => done.len(),
-        };
-        let needed = rule.succeeded_count.and_then(|n| usize::try_from(n).ok());
-        match (needed, among) {
-            (Some(needed), _) => counted >= needed,
-            (None, Some(among)) => counted == among.len(),
-            (None, None) => false,
-        }
-    })
-}
-
-/// What the pod failure policy says about a failed pod.
-fn action<'a>(job: &'a Job, pod: &Pod) -> Option<(&'a str, usize, String)> {
-    let rules = job.spec.as_ref()?.pod_failure_policy.as_ref()?;
-    for (number, rule) in rules.rules.iter().enumerate() {
-        if let Some(codes) = &rule.on_exit_codes {
-            let status = pod.status.iter();
-            let statuses = status.flat_map(|s| {
-                s.container_statuses.iter().flatten().chain(s.init_container_statuses.iter().flatten())
-            });
-            for status in statuses {
-                let ended = status.state.as_ref().and_then(|s| s.terminated.as_ref());
-                let Some(code) = ended.map(|e| e.exit_code).filter(|c| *c != 0) else { continue };
-                let ours = codes.container_name.as_ref().is_none_or(|n| *n == status.name);
-                let among = codes.values.contains(&code);
-                if ours && (codes.operator == "In") == among {
-                    let message = format!(
-                        "Container {} for pod {}/{} failed with exit code {code} matching {} rule at index {number}",
-                        status.name,
-                        pod.metadata.namespace.as_deref().unwrap_or_default(),
-                        pod.metadata.name.as_deref().unwrap_or_default(),
-                        rule.action,
-                    );
-                    return Some((&rule.action, number, message));
-                }
-            }
-        }
-        for pattern in rule.on_pod_conditions.iter().flatten() {
-            let matches = pods::condition(pod, &pattern.type_)
-                .is_some_and(|c| Some(c.status.as_str()) == pattern.status.as_deref().or(Some("True")));
-            if matches {
-                let message = format!(
-                    "Pod {}/{} has condition {} matching {} rule at index {number}",
-                    pod.metadata.namespace.as_deref().unwrap_or_default(),
-                    pod.metadata.name.as_deref().unwrap_or_default(),
-                    pattern.type_,
-                    rule.action,
-                );
-                return Some((&rule.action, number, message));
-            }
-        }
-    }
-    None
-}
-
-fn fails_job(job: &Job, pod: &Pod) -> Option<String> {
-    action(job, pod).filter(|(action, ..)| *action == "FailJob").map(|(.., message)| message)
+    failed_indexes
 }
 
 /// Creates what is missing and deletes what is too much.
 fn fill(
     snapshot: &Snapshot<'_>,
     active: &[&Arc<Pod>],
-    done: &BTreeSet<u32>,
-    succeeded: i32,
-    failed: i32,
+    tally: &Tally,
     after: &mut JobStatus,
     plan: &mut Plan,
 ) {
     let Some(spec) = &snapshot.job.spec else { return };
     let parallel = usize::try_from(spec.parallelism.unwrap_or(1)).unwrap_or(0);
-    let left = spec.completions.map(|c| usize::try_from(c - succeeded).unwrap_or(0));
+    let over = tally.succeeded + int(tally.failed_indexes.len());
+    let left = spec.completions.map(|c| usize::try_from(c - over).unwrap_or(0));
     let want = match left {
         Some(left) => parallel.min(left),
         // No new pods once one has succeeded.
-        None if succeeded > 0 => active.len().min(parallel),
+        None if tally.succeeded > 0 => active.len().min(parallel),
         None => parallel,
     };
     if active.len() > want {
@@ -327,17 +262,22 @@ fn fill(
     if missing == 0 {
         return;
     }
-    if let Some(wait) = backoff(snapshot, failed) {
+    if let Some(wait) = backoff(snapshot, tally.failed) {
         soon(&mut plan.again, wait);
         return;
     }
     if is_indexed(snapshot.job) {
         let running: BTreeSet<u32> = active.iter().filter_map(|p| index_of(p)).collect();
         let total = u32::try_from(spec.completions.unwrap_or(0)).unwrap_or(0);
-        let free = (0..total).filter(|i| !done.contains(i) && !running.contains(i));
-        plan.create.extend(free.take(missing).map(Some));
+        let taken =
+            |i: &u32| tally.done.contains(i) || tally.failed_indexes.contains(i) || running.contains(i);
+        let start = |index| Start {
+            index: Some(index),
+            failures: by_index::limit(snapshot.job).map(|_| by_index::failures(snapshot, index)),
+        };
+        plan.create.extend((0..total).filter(|i| !taken(i)).take(missing).map(start));
     } else {
-        plan.create.extend(std::iter::repeat_n(None, missing));
+        plan.create.extend(std::iter::repeat_n(Start::default(), missing));
     }
     after.active = Some(int(active.len() + plan.create.len()));
 }
@@ -361,7 +301,7 @@ fn suspension(after: &mut JobStatus, suspended: bool, now: Timestamp, plan: &mut
     let was = has_condition(after, "Suspended");
     if suspended && !was {
         condition(after, "Suspended", "JobSuspended", "Job suspended", now);
-        plan.event = Some((EventType::Normal, "Suspended", "Job suspended".into()));
+        plan.event = Some((EventType::Normal, "Suspended".into(), "Job suspended".into()));
     } else if !suspended && was {
         if let Some(c) = after.conditions.iter_mut().flatten().find(|c| c.type_ == "Suspended") {
             c.status = "False".into();
@@ -370,26 +310,45 @@ fn suspension(after: &mut JobStatus, suspended: bool, now: Timestamp, plan: &mut
             c.last_transition_time = Some(Time(now));
         }
         after.start_time = Some(Time(now));
-        plan.event = Some((EventType::Normal, "Resumed", "Job resumed".into()));
+        plan.event = Some((EventType::Normal, "Resumed".into(), "Job resumed".into()));
+    }
+}
+
+/// Writes the verdict down: that it stands, and when everything is over the end itself.
+fn conclude(
+    after: &mut JobStatus,
+    (kind, reason, message): Verdict,
+    over: bool,
+    now: Timestamp,
+    plan: &mut Plan,
+) {
+    let first = if kind == "Complete" { "SuccessCriteriaMet" } else { "FailureTarget" };
+    if !has_condition(after, first) {
+        condition(after, first, &reason, &message, now);
+    }
+    if !over {
+        return;
+    }
+    condition(after, kind, &reason, &message, now);
+    if kind == "Complete" {
+        after.completion_time = Some(Time(now));
+        plan.event = Some((EventType::Normal, "Completed".into(), "Job completed".into()));
+    } else {
+        plan.event = Some((EventType::Warning, reason, message));
     }
 }
 
 fn condition(after: &mut JobStatus, kind: &str, reason: &str, message: &str, now: Timestamp) {
     let conditions = after.conditions.get_or_insert_default();
-    // The API wants the intermediate condition to come before (here: with) the final one.
-    let first = if kind == "Complete" { "SuccessCriteriaMet" } else { "FailureTarget" };
-    let kinds = if kind == "Suspended" { vec![kind] } else { vec![first, kind] };
-    for kind in kinds {
-        conditions.retain(|c| c.type_ != kind);
-        conditions.push(JobCondition {
-            type_: kind.into(),
-            status: "True".into(),
-            reason: Some(reason.into()),
-            message: Some(message.into()),
-            last_probe_time: Some(Time(now)),
-            last_transition_time: Some(Time(now)),
-        });
-    }
+    conditions.retain(|c| c.type_ != kind);
+    conditions.push(JobCondition {
+        type_: kind.into(),
+        status: "True".into(),
+        reason: Some(reason.into()),
+        message: Some(message.into()),
+        last_probe_time: Some(Time(now)),
+        last_transition_time: Some(Time(now)),
+    });
 }
 
 fn age(status: &JobStatus, now: Timestamp) -> i64 {
