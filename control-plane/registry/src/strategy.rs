@@ -1,7 +1,8 @@
 //! What a kind says about itself: defaults, rules, what may change, how it prints.
 //!
 //! The generic store drives a [`KindRow`], never a [`Strategy`] directly: the row adds what is the same for
-//! every kind (metadata, generation, separation of spec and status). Strategies are pure: no I/O, no clock.
+//! every kind (metadata, generation, separation of spec and status). Strategies are pure: no I/O,
+//! and no clock but for the stamps that the API itself puts on conditions and phases.
 //! Order of a create: `default`, `prepare_create`, (admission), `default`, `validate_create`.
 //! Order of an update: `default`, `prepare_update` or `prepare_status_update`, (admission),
 //! `validate_update` or `validate_status_update`.

@@ -33,10 +33,12 @@ struct State {
     taken: HashSet<IpAddr>,
 }
 
-/// The ranges of a ServiceCIDR that addresses may be given from now.
+/// The ranges of a ServiceCIDR that addresses may be given from now. The default one need not be told to be
+/// ready: the servers begin with it.
 pub(crate) fn usable(object: &Value) -> Vec<IpNet> {
     let conditions = object.items(&["status", "conditions"]).iter();
-    let ready = conditions.filter(|c| c.text(&["type"]) == "Ready").any(|c| c.text(&["status"]) == "True");
+    let told = conditions.filter(|c| c.text(&["type"]) == "Ready").map(|c| c.text(&["status"])).next();
+    let ready = told.map_or(object.name() == DEFAULT, |status| status == "True");
     if !ready || object.deletion_timestamp().is_some() {
         return Vec::new();
     }
@@ -196,6 +198,9 @@ mod tests {
         };
         assert_eq!(usable(&object("True")), [net("10.0.0.0/30")]);
         assert!(usable(&object("False")).is_empty());
+        let new = |name: &str| json!({"metadata": {"name": name}, "spec": {"cidrs": ["10.0.0.0/30"]}});
+        assert!(usable(&new("more")).is_empty());
+        assert_eq!(usable(&new(DEFAULT)), [net("10.0.0.0/30")]);
         let mut going = object("True");
         going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         assert!(usable(&going).is_empty());

@@ -9,7 +9,7 @@ use skep_api::object::ObjectExt;
 use super::{WRITE, cluster, status, subresource};
 use crate::strategy::check::check;
 use crate::strategy::printer::{self, Column, or};
-use crate::strategy::{KindRow, Strategy};
+use crate::strategy::{KindRow, Strategy, default_text, items_mut};
 
 const GROUP: &str = "certificates.k8s.io";
 
@@ -32,6 +32,23 @@ fn conditions(object: &Value, verdicts: bool) -> Vec<Value> {
     all.filter(|c| VERDICTS.contains(&c.text(&["type"])) == verdicts).cloned().collect()
 }
 
+/// Notes when conditions came and changed, where the client does not.
+fn stamp(new: &mut Value, old: &Value) {
+    let now = crate::store::now();
+    let before = old.items(&["status", "conditions"]);
+    for condition in items_mut(new, &["status", "conditions"]) {
+        default_text(condition, &["lastUpdateTime"], &now);
+        if condition.text(&["lastTransitionTime"]).is_empty() {
+            let same = |other: &&Value| {
+                ["type", "status"].iter().all(|field| other.text(&[field]) == condition.text(&[field]))
+            };
+            let since = before.iter().find(same).map(|other| other.text(&["lastTransitionTime"]).to_owned());
+            let since = since.filter(|since| !since.is_empty()).unwrap_or_else(|| now.clone());
+            condition.set(&["lastTransitionTime"], since);
+        }
+    }
+}
+
 impl Strategy for Request {
     fn prepare_for_update(&self, new: &mut Value, old: &Value) {
         new.set(&["spec"], old["spec"].clone());
@@ -41,14 +58,16 @@ impl Strategy for Request {
     fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
         let merged = [conditions(old, true), conditions(new, false)].concat();
         new.set(&["status", "conditions"], merged);
+        stamp(new, old);
     }
 
-    /// An approver writes verdicts; certificate and other conditions stay.
+    /// An approver writes conditions; the certificate stays.
     fn prepare_for_subresource(&self, _name: &str, new: &mut Value, old: &Value) {
-        let merged = [conditions(old, false), conditions(new, true)].concat();
+        let sent = new.items(&["status", "conditions"]).to_vec();
         new.set(&["spec"], old["spec"].clone());
         new.set(&["status"], old.get("status").cloned().unwrap_or_else(|| json!({})));
-        new.set(&["status", "conditions"], merged);
+        new.set(&["status", "conditions"], sent);
+        stamp(new, old);
     }
 
     fn validate_subresource(&self, _name: &str, new: &Value, _old: &Value) -> ErrorList {

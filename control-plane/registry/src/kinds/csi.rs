@@ -44,7 +44,7 @@ fn token_requests(requests: &At<'_>) {
         let seconds = request.child("expirationSeconds");
         match seconds.int() {
             Some(s) if s < TOKEN_SECONDS.0 => {
-                seconds.invalid("may not specify a duration less than 10 minutes")
+                seconds.invalid("may not specify a duration less than 10 minutes");
             }
             Some(s) if s > TOKEN_SECONDS.1 => {
                 seconds.invalid("may not specify a duration larger than 2^32 seconds");

@@ -215,7 +215,20 @@ impl Strategy for Volume {
     }
 
     fn prepare_for_create(&self, object: &mut Value) {
-        object.set(&["status"], json!({"phase": "Pending"}));
+        object.set(&["status"], json!({"phase": "Pending", "lastPhaseTransitionTime": crate::store::now()}));
+    }
+
+    fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
+        let time = ["status", "lastPhaseTransitionTime"];
+        if new.text(&["status", "phase"]) != old.text(&["status", "phase"]) {
+            if new.at(&time) == old.at(&time) {
+                new.set(&time, crate::store::now());
+            }
+        } else if new.at(&time).is_none()
+            && let Some(before) = old.at(&time)
+        {
+            new.set(&time, before.clone());
+        }
     }
 
     fn validate(&self, object: &Value) -> ErrorList {

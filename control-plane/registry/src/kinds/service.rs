@@ -180,6 +180,11 @@ impl Strategy for Service {
         }
         if kind(object) == "LoadBalancer" {
             default_to(object, &["spec", "allocateLoadBalancerNodePorts"], true);
+            for ingress in items_mut(object, &["status", "loadBalancer", "ingress"]) {
+                if !ingress.text(&["ip"]).is_empty() {
+                    default_text(ingress, &["ipMode"], "VIP");
+                }
+            }
         }
     }
 

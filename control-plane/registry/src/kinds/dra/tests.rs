@@ -1,4 +1,5 @@
 //! Tables of faults of the kinds of dynamic resources, and their defaults.
+#![expect(clippy::needless_pass_by_value, reason = "fixtures are written where they are passed")]
 
 use serde_json::{Value, json};
 use skep_api::object::ObjectExt;
