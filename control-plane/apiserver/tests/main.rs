@@ -1,6 +1,7 @@
 //! The API server in process, and under real kubectl where there is one.
 
 mod aggregation;
+mod conformance;
 mod custom;
 mod documents;
 #[path = "../../storage/tests/etcd_process.rs"]
