@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 use skep_auth::pki::Pki;
 use skep_client::{Client, ClientConfig, kubeconfig};
-use skep_node_agent::AgentConfig;
 use skep_node_agent::server::TlsFiles;
+use skep_node_agent::{AgentConfig, PodRouting, TUNNEL_PORT};
 use skep_service_proxy::ProxyMode;
 use skep_service_proxy::serve::ServeOptions;
 use tokio_util::sync::CancellationToken;
@@ -66,9 +66,16 @@ pub(crate) struct NodeOptions {
     /// Registries to speak to without TLS (those on loopback are anyway).
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
     pub(crate) insecure_registries: Vec<String>,
-    /// The MTU of pods; the uplink's by default.
+    /// The MTU of pods; by default the uplink's, less what the tunnel needs where pods are behind it.
     #[arg(long, value_name = "BYTES")]
     pub(crate) mtu: Option<u32>,
+    /// How pods of other nodes are reached: auto (by routes on a shared segment, else through the tunnel), native
+    /// (by routes only) or vxlan (through the tunnel only).
+    #[arg(long, env = "SKEP_POD_ROUTING", default_value = "auto", value_name = "HOW")]
+    pub(crate) pod_routing: PodRouting,
+    /// The UDP port of the tunnel; the same on every node.
+    #[arg(long, env = "SKEP_VXLAN_PORT", default_value_t = TUNNEL_PORT, value_name = "PORT")]
+    pub(crate) vxlan_port: u16,
     /// The pods that this node takes at most.
     #[arg(long, default_value_t = 110, value_name = "N")]
     pub(crate) max_pods: u32,
@@ -124,6 +131,8 @@ impl NodeOptions {
             log_writer: std::env::current_exe().context("finding this program's path")?,
             insecure_registries: self.insecure_registries.clone(),
             mtu: self.mtu,
+            pod_routing: self.pod_routing,
+            tunnel_port: self.vxlan_port,
             max_pods: self.max_pods,
             proxy_mode: self.proxy_mode,
             proxy_serve: ServeOptions {

@@ -212,6 +212,8 @@ async fn pod_network(
         services_by_stack,
         node_ips: config.node_ips.clone(),
         mtu: config.mtu,
+        routing: config.pod_routing,
+        tunnel_port: config.tunnel_port,
         data_plane: data_plane.map(|plane| plane as Arc<dyn PodDataPath>),
     })
     .await?)

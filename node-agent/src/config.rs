@@ -8,6 +8,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::Taint;
 use skep_client::Client;
+use skep_network::PodRouting;
 use skep_service_proxy::{ProxyMode, serve::ServeOptions};
 
 use crate::server::TlsFiles;
@@ -54,8 +55,12 @@ pub struct AgentConfig {
     pub service_cidrs: Vec<String>,
     /// Pod ranges of the whole cluster.
     pub cluster_cidrs: Vec<String>,
-    /// MTU of pods; the uplink's when absent.
+    /// MTU of pods; when absent the uplink's, less what the tunnel needs where pods are behind it.
     pub mtu: Option<u32>,
+    /// How pods of other nodes are reached.
+    pub pod_routing: PodRouting,
+    /// The UDP port of the tunnel, the same on every node.
+    pub tunnel_port: u16,
     /// ClusterIPs of the DNS service; none switches DNS off.
     pub cluster_dns: Vec<IpAddr>,
     /// The cluster's domain.
@@ -105,6 +110,8 @@ impl AgentConfig {
             service_cidrs: vec!["10.96.0.0/16".to_owned()],
             cluster_cidrs: vec!["10.244.0.0/16".to_owned()],
             mtu: None,
+            pod_routing: PodRouting::default(),
+            tunnel_port: skep_network::TUNNEL_PORT,
             cluster_dns: vec![IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 10))],
             cluster_domain: "cluster.local".to_owned(),
             dns_port: 10053,

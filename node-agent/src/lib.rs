@@ -22,6 +22,7 @@ mod purge;
 pub use compose::run;
 pub use config::AgentConfig;
 pub use purge::{PurgeOptions, purge, stop_pods};
+pub use skep_network::{PodRouting, TUNNEL_PORT};
 
 /// The file in the agent's state folder that says in which mode services were left.
 pub const PROXY_RECORD: &str = "proxy.json";

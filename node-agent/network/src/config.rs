@@ -13,6 +13,51 @@ use crate::{Error, PodDataPath, Result};
 /// The smallest MTU that IPv6 may have.
 const MIN_MTU: u32 = 1280;
 
+/// The port of the tunnel: what Linux has for VXLAN by custom, and other pod networks too.
+pub const TUNNEL_PORT: u16 = 8472;
+
+/// How pods of other nodes are reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PodRouting {
+    /// Nodes on a segment of ours by routes, others through the tunnel.
+    #[default]
+    Auto,
+    /// By routes through the nodes' addresses only. A node that is on no segment of ours must be known to routers.
+    Native,
+    /// Through the tunnel only.
+    Vxlan,
+}
+
+impl PodRouting {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Native, Self::Vxlan];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Vxlan => "vxlan",
+        }
+    }
+}
+
+impl std::fmt::Display for PodRouting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for PodRouting {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|routing| routing.name() == text);
+        found.ok_or_else(|| format!("{text:?} is no way to other nodes' pods: want auto, native or vxlan"))
+    }
+}
+
 /// How the pod network of one node is set up.
 #[derive(Clone, Default)]
 pub struct NetworkConfig {
@@ -31,8 +76,12 @@ pub struct NetworkConfig {
     pub cluster_cidrs: Vec<IpNet>,
     /// This node's addresses: the source of what the host sends to its pods, and the guide to the uplink.
     pub node_ips: Vec<IpAddr>,
-    /// The pods' MTU; the uplink's if not given.
+    /// The pods' MTU. If not given, the uplink's, less what the tunnel needs where pods may be behind it.
     pub mtu: Option<u32>,
+    /// How pods of other nodes are reached.
+    pub routing: PodRouting,
+    /// The UDP port of the tunnel, the same on every node; 0 is [`TUNNEL_PORT`].
+    pub tunnel_port: u16,
     /// The eBPF data path, if there is one.
     pub data_plane: Option<Arc<dyn PodDataPath>>,
 }
@@ -81,6 +130,10 @@ impl NetworkConfig {
         netns_dir(&self.run_dir)
     }
 
+    pub(crate) fn tunnel_port(&self) -> u16 {
+        if self.tunnel_port == 0 { TUNNEL_PORT } else { self.tunnel_port }
+    }
+
     pub(crate) fn has_ipv6(&self) -> bool {
         self.pod_cidrs.iter().any(|cidr| family_of(cidr) == 6)
     }
@@ -127,7 +180,7 @@ pub struct PodAttachment {
     pub host_interface: String,
 }
 
-/// Another node whose pods are reached by a route over a shared segment.
+/// Another node with pods.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Peer {
     /// The other node's pod ranges.

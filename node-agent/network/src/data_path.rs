@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use skep_ebpf_loader::DataPlane;
 
 /// Why the data path refused.
@@ -16,6 +17,26 @@ pub struct PodEndpoint {
     pub pod_mac: [u8; 6],
     /// The hardware address of the host's end.
     pub host_mac: [u8; 6],
+}
+
+/// What lies behind the tunnel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tunnel {
+    /// The node's own addresses inside the tunnel.
+    pub sources: Vec<IpAddr>,
+    /// Pod ranges of other nodes.
+    pub ranges: Vec<TunnelRange>,
+}
+
+/// A pod range behind the tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunnelRange {
+    /// The range.
+    pub network: IpNet,
+    /// The address of the node that has it, on the network that carries the tunnel.
+    pub remote: IpAddr,
+    /// This node's address there.
+    pub local: IpAddr,
 }
 
 /// The eBPF data path as pods need it. Every call is idempotent and short: it may run on an async thread.
@@ -55,6 +76,31 @@ pub trait PodDataPath: Send + Sync + 'static {
     /// # Errors
     /// When the map refuses the deletion.
     fn remove_endpoint(&self, address: IpAddr) -> Result<(), DataPathError>;
+
+    /// Attaches the tunnel programs to the VXLAN device.
+    ///
+    /// # Errors
+    /// When the kernel refuses a program or link.
+    fn attach_tunnel(&self, ifindex: u32) -> Result<(), DataPathError>;
+
+    /// Detaches what [`Self::attach_tunnel`] attached; nothing attached is success.
+    ///
+    /// # Errors
+    /// When the kernel refuses to detach.
+    fn detach_tunnel(&self, ifindex: u32) -> Result<(), DataPathError>;
+
+    /// Says what lies behind the tunnel, in place of what was said before.
+    ///
+    /// # Errors
+    /// When the map refuses an entry.
+    fn set_tunnel(&self, tunnel: &Tunnel) -> Result<(), DataPathError>;
+
+    /// Names the other nodes that know the way to this node's pods, in place of those named before: pods reach
+    /// them under their own address.
+    ///
+    /// # Errors
+    /// When the map refuses an entry.
+    fn set_peer_nodes(&self, addresses: &[IpAddr]) -> Result<(), DataPathError>;
 }
 
 /// The data plane in the kernel. Interface indexes mean what they mean in the calling thread's namespace, so
@@ -83,5 +129,28 @@ impl PodDataPath for DataPlane {
 
     fn remove_endpoint(&self, address: IpAddr) -> Result<(), DataPathError> {
         Ok(Self::remove_endpoint(self, address)?)
+    }
+
+    fn attach_tunnel(&self, ifindex: u32) -> Result<(), DataPathError> {
+        Ok(Self::attach_tunnel(self, ifindex)?)
+    }
+
+    fn detach_tunnel(&self, ifindex: u32) -> Result<(), DataPathError> {
+        Ok(Self::detach_tunnel(self, ifindex)?)
+    }
+
+    fn set_tunnel(&self, tunnel: &Tunnel) -> Result<(), DataPathError> {
+        let range = |range: &TunnelRange| skep_ebpf_loader::TunnelRange {
+            network: range.network.network(),
+            length: range.network.prefix_len(),
+            remote: range.remote,
+            local: range.local,
+        };
+        let ranges = tunnel.ranges.iter().map(range).collect();
+        Ok(Self::set_tunnel(self, &skep_ebpf_loader::Tunnel { sources: tunnel.sources.clone(), ranges })?)
+    }
+
+    fn set_peer_nodes(&self, addresses: &[IpAddr]) -> Result<(), DataPathError> {
+        Ok(Self::set_peer_nodes(self, addresses)?)
     }
 }

@@ -9,7 +9,7 @@ use netlink_packet_route::{
     link::{InfoData, InfoVeth, LinkMessage},
     route::RouteProtocol,
 };
-use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan};
 use tokio::{sync::Mutex, task::JoinHandle};
 
 use crate::{
@@ -81,6 +81,28 @@ impl Netlink {
             .execute()
             .await
             .map_err(|e| Error::netlink(format!("create veth pair {}", pair.host_name), e))
+    }
+}
+
+impl Netlink {
+    /// Makes the VXLAN device that takes the peer of each packet from the packet.
+    pub(crate) async fn create_tunnel(&self, name: &str, mac: Mac, mtu: u32, port: u16) -> Result<()> {
+        let message = LinkMessageBuilder::<LinkVxlan>::new(name)
+            .collect_metadata(true)
+            .port(port)
+            // What is learned from packets would let any of them redirect others.
+            .learning(false)
+            .address(mac.to_vec())
+            .mtu(mtu)
+            .build();
+        self.handle.link().add(message).execute().await.map_err(|e| {
+            Error::netlink(
+                format!(
+                    "create the tunnel {name} on UDP port {port} (does another VXLAN device have the port?)"
+                ),
+                e,
+            )
+        })
     }
 }
 

@@ -8,7 +8,12 @@
 //! What leaves the cluster must carry the node's address. That is the data path's work, not a rule's: pods send
 //! with their own address, [`PodNetwork`] keeps the uplink programs on the interfaces that lead out, and the
 //! programs translate whatever goes to none of the ranges that know pod addresses. Without a data path pods reach
-//! the node, each other and, by routes of [`PodNetwork::set_peers`], the pods of other nodes.
+//! the node, each other and, by routes of [`PodNetwork::set_peers`], the pods of other nodes on a segment of ours.
+//!
+//! Nodes that share no segment are reached through one VXLAN device (`tunnel`): it has no peers of its own, the
+//! programs on it look up whom a packet is for and check whom one is from. Each node has an address inside the
+//! tunnel, the first of its pod range, under which its own processes speak to pods elsewhere; so answers come back
+//! the same way.
 //!
 //! Tasks: [`PodNetwork::new`] starts the watcher (repairs what someone deleted) and the drivers of the netlink
 //! sockets; all end with the [`PodNetwork`]. Inputs: calls of the agent, netlink notifications. Outputs: the
@@ -37,7 +42,7 @@ mod records;
 mod sysctl;
 mod watcher;
 
-pub use config::{NetworkConfig, Peer, PodAttachment, PodRequest};
-pub use data_path::{DataPathError, PodDataPath, PodEndpoint};
+pub use config::{NetworkConfig, Peer, PodAttachment, PodRequest, PodRouting, TUNNEL_PORT};
+pub use data_path::{DataPathError, PodDataPath, PodEndpoint, Tunnel, TunnelRange};
 pub use error::{Error, Result};
 pub use pod_network::{PodNetwork, Reconciled};

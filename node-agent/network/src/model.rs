@@ -19,6 +19,8 @@ pub(crate) struct Link {
     pub(crate) alias: String,
     /// The index of the other end, for a veth, in the other end's namespace.
     pub(crate) peer: Option<u32>,
+    /// The port of a VXLAN device that takes its peers from each packet.
+    pub(crate) tunnel_port: Option<u16>,
 }
 
 /// How an interface shall be.
@@ -48,6 +50,8 @@ pub(crate) enum Target {
     Gateway(IpAddr, String),
     /// A router found through the other routes.
     Via(IpAddr),
+    /// Another node's end of the tunnel, by its address inside.
+    Tunnel(IpAddr),
     /// Nowhere, and the sender is told so.
     Unreachable,
 }
@@ -76,6 +80,16 @@ pub(crate) struct Wanted {
     pub(crate) neighbours: Vec<Neighbour>,
 }
 
+impl Wanted {
+    /// Leaves out what is not of one interface.
+    pub(crate) fn keep_only(&mut self, interface: &str) {
+        self.links.retain(|link| link.name == interface);
+        self.addresses.retain(|address| address.interface == interface);
+        self.neighbours.retain(|neighbour| neighbour.interface == interface);
+        self.routes.retain(|route| matches!(&route.target, Target::Interface(name) if name == interface));
+    }
+}
+
 /// What a namespace has: all interfaces and addresses, our routes, the permanent neighbours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
@@ -102,4 +116,5 @@ pub(crate) enum Op {
     AddAddress(Address),
     ReplaceRoute(Route),
     ReplaceNeighbour(Neighbour),
+    DeleteNeighbour(Neighbour),
 }

@@ -9,6 +9,16 @@ const PREFIX: &str = "skep";
 /// Hexadecimal digits after the prefix: 4 + 11 is the longest interface name Linux takes.
 const DIGITS: usize = 11;
 
+/// The VXLAN device that leads to nodes on other segments.
+pub(crate) const TUNNEL: &str = "skep-vxlan";
+
+/// The hardware address of a node's end of the tunnel, a function of its address inside: every node knows
+/// those of all others without asking.
+pub(crate) fn tunnel_mac(inside: std::net::IpAddr) -> [u8; 6] {
+    let [a, b, c, d, e, ..] = fnv64(&inside.to_string(), 0).to_be_bytes();
+    [0x02, a, b, c, d, e]
+}
+
 /// Refuses a uid that could escape the namespace folder.
 pub(crate) fn check_uid(uid: &str) -> Result<()> {
     let safe = (1..=64).contains(&uid.len()) && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');

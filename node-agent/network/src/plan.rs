@@ -1,5 +1,7 @@
 //! From what is wanted and what is there to the steps between: pure functions.
 
+pub(crate) mod peers;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -7,9 +9,10 @@ use std::{
 
 use ipnet::IpNet;
 
+use self::peers::Ways;
 use crate::{
-    config::{NetworkConfig, Peer},
-    model::{Address, Neighbour, Op, Route, Seen, Target, Wanted, WantedLink},
+    config::NetworkConfig,
+    model::{Address, Link, Neighbour, Op, Route, Seen, Target, Wanted, WantedLink},
     names,
     records::Record,
 };
@@ -50,15 +53,30 @@ pub(crate) fn pair(record: &Record, node: &Seen, pod: &Seen) -> Pair {
     }
 }
 
-/// The pods' MTU: as configured, else that of the interface with the node's address, else of the default route.
-pub(crate) fn mtu(config: &NetworkConfig, node: &Seen) -> u32 {
+/// The MTU of the way out: of the interface with the node's address, else of the default route.
+fn uplink_mtu(config: &NetworkConfig, node: &Seen) -> u32 {
     let of = |name: &str| node.links.get(name).map(|link| link.mtu);
     let by_address = || {
         let holder = node.addresses.iter().find(|a| config.node_ips.contains(&a.net.addr()))?;
         // A node address on the loopback interface says nothing about the wire.
         (holder.interface != "lo").then(|| of(&holder.interface)).flatten()
     };
-    config.mtu.or_else(by_address).or_else(|| node.uplink.as_deref().and_then(of)).unwrap_or(FALLBACK_MTU)
+    by_address().or_else(|| node.uplink.as_deref().and_then(of)).unwrap_or(FALLBACK_MTU)
+}
+
+/// The MTU inside the tunnel.
+fn tunnel_mtu(config: &NetworkConfig, ways: &Ways, node: &Seen) -> u32 {
+    uplink_mtu(config, node).saturating_sub(peers::overhead(config, ways))
+}
+
+/// The pods' MTU: as configured, else what fits through the tunnel where pods may be behind it, else the way out's.
+/// Before the peers are known, a tunnel that is there says what was so before.
+pub(crate) fn mtu(config: &NetworkConfig, ways: Option<&Ways>, node: &Seen) -> u32 {
+    let as_before = || {
+        let uplink = uplink_mtu(config, node);
+        node.links.get(names::TUNNEL).map_or(uplink, |tunnel| tunnel.mtu.min(uplink))
+    };
+    config.mtu.unwrap_or_else(|| ways.map_or_else(as_before, |ways| tunnel_mtu(config, ways, node)))
 }
 
 /// The interfaces that lead out of the node: those with its addresses, and that of the default route. Loopback
@@ -67,7 +85,7 @@ pub(crate) fn uplinks(config: &NetworkConfig, node: &Seen) -> BTreeMap<String, u
     let holders = node.addresses.iter().filter(|address| config.node_ips.contains(&address.net.addr()));
     let names = holders.map(|address| address.interface.as_str()).chain(node.uplink.as_deref());
     names
-        .filter(|name| *name != "lo" && !names::is_host_interface(name))
+        .filter(|name| *name != "lo" && *name != names::TUNNEL && !names::is_host_interface(name))
         .filter_map(|name| Some((name.to_owned(), node.links.get(name)?.index)))
         .collect()
 }
@@ -104,15 +122,15 @@ pub(crate) fn wanted_in_pod(record: &Record, mtu: u32) -> Wanted {
     wanted
 }
 
-/// What the node's namespace shall have for these pods and peers.
+/// What the node's namespace shall have for these pods and, where they are known, the ways to peers.
 pub(crate) fn wanted_on_node<'a>(
     config: &NetworkConfig,
     pods: impl IntoIterator<Item = &'a Record>,
-    peers: &[Peer],
+    ways: Option<&Ways>,
     node: &Seen,
 ) -> Wanted {
     let mut wanted = Wanted::default();
-    let mtu = mtu(config, node);
+    let mtu = mtu(config, ways, node);
     for record in pods {
         let (pod_mac, host_mac) = names::macs(&record.uid);
         let interface = &record.host_interface;
@@ -131,8 +149,8 @@ pub(crate) fn wanted_on_node<'a>(
             wanted.neighbours.push(Neighbour { interface: interface.clone(), address: *ip, mac: pod_mac });
         }
     }
-    for peer in peers {
-        wanted.routes.extend(peer.pod_cidrs.iter().filter_map(|cidr| peer_route(config, peer, *cidr, node)));
+    if let Some(ways) = ways {
+        peers::add(config, ways, tunnel_mtu(config, ways, node), node, &mut wanted);
     }
     let ranges = config.service_cidrs.iter().chain(&config.pod_cidrs).chain(&config.cluster_cidrs);
     for range in ranges {
@@ -169,12 +187,6 @@ fn local_source(config: &NetworkConfig, ip: IpAddr, node: &Seen) -> Option<IpAdd
     config.node_ips.iter().copied().find(|own| own.is_ipv4() == ip.is_ipv4() && node.has_address(*own))
 }
 
-fn peer_route(config: &NetworkConfig, peer: &Peer, cidr: IpNet, node: &Seen) -> Option<Route> {
-    let gateway = *peer.node_ips.iter().find(|ip| ip.is_ipv4() == cidr.addr().is_ipv4())?;
-    let source = local_source(config, gateway, node);
-    Some(Route { destination: cidr, target: Target::Via(gateway), source })
-}
-
 /// The steps from `seen` to `wanted`. Empty when nothing is to be done.
 ///
 /// Interfaces that are wanted but absent are not made here: a veth pair spans two namespaces. What depends on
@@ -187,8 +199,8 @@ pub(crate) fn steps(wanted: &Wanted, seen: &Seen, strays: Strays) -> Vec<Op> {
     let mut renewed = Vec::new();
     for link in &wanted.links {
         let Some(there) = seen.links.get(&link.name) else { continue };
-        if !same_link(link, there) {
-            ops.push(Op::SetLink(link.clone()));
+        if let Some(change) = link_change(link, there) {
+            ops.push(Op::SetLink(change));
         }
         if !there.up {
             renewed.push(link.name.as_str());
@@ -217,19 +229,32 @@ pub(crate) fn steps(wanted: &Wanted, seen: &Seen, strays: Strays) -> Vec<Op> {
     ops
 }
 
-/// Routes through other nodes that no peer wants any more.
-pub(crate) fn stale_peer_routes(peers: &[Peer], seen: &Seen) -> Vec<Op> {
-    let wanted = |destination: &IpNet| peers.iter().any(|peer| peer.pod_cidrs.contains(destination));
-    seen.routes
-        .iter()
-        .filter(|route| matches!(route.target, Target::Via(_)) && !wanted(&route.destination))
-        .map(|route| Op::DeleteRoute(route.clone()))
-        .collect()
+/// What is there for other nodes and no peer wants any more.
+pub(crate) fn stale_peer_steps(ways: &Ways, wanted: &Wanted, seen: &Seen) -> Vec<Op> {
+    if !ways.tunnels && seen.links.contains_key(names::TUNNEL) {
+        // Routes and neighbours over it go with it.
+        return vec![Op::DeleteLink(names::TUNNEL.to_owned())];
+    }
+    let is_stale = |route: &&Route| {
+        is_to_peer(route) && !wanted.routes.iter().any(|w| w.destination == route.destination)
+    };
+    let routes = seen.routes.iter().filter(is_stale).cloned().map(Op::DeleteRoute);
+    let is_left = |neighbour: &&Neighbour| {
+        neighbour.interface == names::TUNNEL
+            && !wanted.neighbours.iter().any(|w| w.address == neighbour.address)
+    };
+    let neighbours = seen.neighbours.iter().filter(is_left).cloned().map(Op::DeleteNeighbour);
+    routes.chain(neighbours).collect()
+}
+
+/// Whether a route leads through another node.
+fn is_to_peer(route: &Route) -> bool {
+    matches!(route.target, Target::Via(_) | Target::Tunnel(_))
 }
 
 /// Whether a step deletes a route through another node.
 pub(crate) fn is_peer_route_deletion(op: &Op) -> bool {
-    matches!(op, Op::DeleteRoute(Route { target: Target::Via(_), .. }))
+    matches!(op, Op::DeleteRoute(route) if is_to_peer(route))
 }
 
 /// The record of a pod as its devices tell it: the interface is named by the uid, the routes over it lead to
@@ -266,16 +291,23 @@ fn stray_steps<'a>(wanted: &'a Wanted, seen: &'a Seen) -> impl Iterator<Item = O
     routes.chain(links)
 }
 
-fn same_link(wanted: &WantedLink, seen: &crate::model::Link) -> bool {
-    seen.up
-        && wanted.mtu.is_none_or(|mtu| mtu == seen.mtu)
-        && wanted.mac.is_none_or(|mac| mac == seen.mac)
-        && wanted.alias.as_ref().is_none_or(|alias| *alias == seen.alias)
+/// What of an interface is not as wanted. Only that: when a hardware address is set, the same one too, the kernel
+/// forgets all neighbours.
+fn link_change(wanted: &WantedLink, seen: &Link) -> Option<WantedLink> {
+    let change = WantedLink {
+        name: wanted.name.clone(),
+        mtu: wanted.mtu.filter(|mtu| *mtu != seen.mtu),
+        mac: wanted.mac.filter(|mac| *mac != seen.mac),
+        alias: wanted.alias.clone().filter(|alias| *alias != seen.alias),
+    };
+    let is_same = change.mtu.is_none() && change.mac.is_none() && change.alias.is_none();
+    (!seen.up || !is_same).then_some(change)
 }
 
 fn interface_of(route: &Route) -> Option<&str> {
     match &route.target {
         Target::Interface(name) | Target::Gateway(_, name) => Some(name),
+        Target::Tunnel(_) => Some(names::TUNNEL),
         Target::Via(_) | Target::Unreachable => None,
     }
 }

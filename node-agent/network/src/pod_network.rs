@@ -1,5 +1,7 @@
 //! [`PodNetwork`]: setup, teardown and reconciliation of pods' networks.
 
+mod repair;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -21,7 +23,7 @@ use crate::{
     model::{Op, Route, Seen, Target},
     names,
     netns::{self, Namespace},
-    plan::{self, Pair, Strays},
+    plan::{self, Pair, Strays, peers::Ways},
     records::{Record, Records},
     sysctl::{self, Setting},
     watcher,
@@ -53,14 +55,24 @@ pub(crate) struct Node {
     netlink: Netlink,
     records: Mutex<Records>,
     /// Pods whose setup is complete: what the watcher keeps whole.
-    ready: RwLock<BTreeMap<String, Record>>,
+    ready: RwLock<BTreeMap<String, Ready>>,
     /// `None` until told: routes to peers of an earlier run stay until then.
     peers: RwLock<Option<Vec<Peer>>>,
     /// Whether service addresses must get into the host's stack. One flag, guarding nothing else.
     services_by_stack: AtomicBool,
     /// The interfaces with uplink programs, by index.
     uplinks: Mutex<BTreeMap<u32, String>>,
+    /// What the data path was told of other nodes.
+    told: Mutex<repair::Told>,
     locks: KeyedLocks,
+}
+
+/// A pod with its network.
+#[derive(Clone, Debug)]
+struct Ready {
+    record: Record,
+    /// The MTU of its interface: the pod's end is in a namespace that nobody watches.
+    mtu: u32,
 }
 
 impl std::fmt::Debug for Node {
@@ -92,6 +104,7 @@ impl PodNetwork {
             peers: RwLock::default(),
             services_by_stack,
             uplinks: Mutex::default(),
+            told: Mutex::default(),
             locks: KeyedLocks::default(),
         });
         node.repair(Strays::Keep).await?;
@@ -110,9 +123,9 @@ impl PodNetwork {
         names::check_uid(&pod.uid)?;
         let _exclusive = self.node.locks.lock(&pod.uid).await;
         let record = self.node.records.lock().await.ensure(pod, &self.node.config.pod_cidrs)?;
-        self.node.realise(&record).await?;
+        let ready = self.node.realise(&record).await?;
         let attachment = self.node.attachment(&record);
-        self.node.ready.write().await.insert(record.uid.clone(), record);
+        self.node.ready.write().await.insert(record.uid.clone(), ready);
         tracing::info!(uid = pod.uid, namespace = pod.namespace, name = pod.name,
             ips = ?attachment.ips, interface = attachment.host_interface, "pod network is up");
         Ok(attachment)
@@ -138,10 +151,10 @@ impl PodNetwork {
         self.node.reconcile(&known_uids.iter().map(String::as_str).collect()).await
     }
 
-    /// Sets the routes to other nodes of the same segment, replacing those set before.
+    /// Sets the ways to other nodes' pods, replacing those set before.
     ///
     /// # Errors
-    /// When the kernel refuses a route, a gateway that is on no local segment above all.
+    /// When the kernel refuses a route (a gateway that is on no segment of ours above all) or the tunnel.
     pub async fn set_peers(&self, peers: Vec<Peer>) -> Result<()> {
         *self.node.peers.write().await = Some(peers);
         self.node.repair(Strays::Keep).await
@@ -170,7 +183,7 @@ impl PodNetwork {
     /// The pods' networks that are up.
     pub async fn attachments(&self) -> BTreeMap<String, PodAttachment> {
         let ready = self.node.ready.read().await;
-        ready.iter().map(|(uid, record)| (uid.clone(), self.node.attachment(record))).collect()
+        ready.iter().map(|(uid, ready)| (uid.clone(), self.node.attachment(&ready.record))).collect()
     }
 }
 
@@ -192,12 +205,13 @@ impl Node {
     }
 
     /// Makes the kernel match the record. The caller holds the pod's lock.
-    async fn realise(&self, record: &Record) -> Result<()> {
+    async fn realise(&self, record: &Record) -> Result<Ready> {
         let pod_namespace = netns::ensure(&self.netns_path(&record.uid)).await?;
         let pod_netlink = Netlink::connect(&pod_namespace).await?;
         let node_seen = self.netlink.observe().await?;
         let mut pod_seen = pod_netlink.observe().await?;
-        let mtu = plan::mtu(&self.config, &node_seen);
+        let ways = self.ways(&node_seen).await;
+        let mtu = plan::mtu(&self.config, ways.as_ref(), &node_seen);
         let pair = plan::pair(record, &node_seen, &pod_seen);
         if pair == Pair::Torn {
             self.netlink.apply(&[Op::DeleteLink(record.host_interface.clone())]).await?;
@@ -219,19 +233,22 @@ impl Node {
             pod_seen = pod_netlink.observe().await?;
         }
         // The host's end first: the pod's end has no carrier, and so no routes, before.
-        let host_link = self.link_up_on_node(record).await?;
+        let host_link = self.link_up_on_node(record, ways.as_ref()).await?;
         pod_netlink.apply(&plan::steps(&plan::wanted_in_pod(record, mtu), &pod_seen, Strays::Keep)).await?;
-        self.connect_data_path(record, host_link)
+        self.connect_data_path(record, host_link)?;
+        Ok(Ready { record: record.clone(), mtu })
     }
 
     /// Brings up the host's end with its routes and neighbours; returns its index.
-    async fn link_up_on_node(&self, record: &Record) -> Result<u32> {
+    async fn link_up_on_node(&self, record: &Record, ways: Option<&Ways>) -> Result<u32> {
         let seen = self.netlink.observe().await?;
         let link = seen
             .links
             .get(&record.host_interface)
             .ok_or_else(|| Error::Vanished(record.host_interface.clone()))?;
-        let wanted = plan::wanted_on_node(&self.config, [record], &[], &seen);
+        let mut wanted = plan::wanted_on_node(&self.config, [record], ways, &seen);
+        // What is not the pod's alone is the watcher's.
+        wanted.keep_only(&record.host_interface);
         self.netlink.apply(&plan::steps(&wanted, &seen, Strays::Keep)).await?;
         Ok(link.index)
     }
@@ -290,9 +307,9 @@ impl Node {
                 self.take_down(&record.uid).await?;
                 outcome.removed.push(record.uid);
             } else if netns::is_pinned(&self.netns_path(&record.uid)) {
-                self.realise(&record).await?;
+                let ready = self.realise(&record).await?;
                 outcome.adopted.push(record.uid.clone());
-                self.ready.write().await.insert(record.uid.clone(), record);
+                self.ready.write().await.insert(record.uid, ready);
             }
             // A known pod without its namespace (after a reboot) keeps its address for the coming setup.
         }
@@ -329,72 +346,6 @@ impl Node {
             }
         }
         Ok(())
-    }
-
-    /// One level-triggered pass: whatever of the node's side is not as wanted is made so.
-    pub(crate) async fn repair(&self, strays: Strays) -> Result<()> {
-        let seen = self.netlink.observe().await?;
-        // What fails in one place does not hold up the repair of another; the first error is told at the end.
-        let (broken, mut outcome) = self.repair_node(&seen, strays).await;
-        outcome = outcome.and(self.follow_uplinks(&seen).await);
-        for uid in broken {
-            let _exclusive = self.locks.lock(&uid).await;
-            // Asked again under the lock: a teardown may have come in between.
-            let Some(record) = self.ready.read().await.get(&uid).cloned() else { continue };
-            tracing::warn!(uid, interface = record.host_interface, "pod interface is gone; making it again");
-            let realised = self.realise(&record).await;
-            outcome = outcome.and(realised);
-        }
-        outcome
-    }
-
-    /// Keeps the uplink programs on the interfaces that lead out, as these come and go.
-    async fn follow_uplinks(&self, seen: &Seen) -> Result<()> {
-        let Some(data_path) = &self.config.data_plane else { return Ok(()) };
-        let fail = |action: String| move |source| Error::DataPath { action, source };
-        let wanted = plan::uplinks(&self.config, seen);
-        let mut attached = self.uplinks.lock().await;
-        for (name, index) in &wanted {
-            if !attached.contains_key(index) {
-                data_path.attach_uplink(*index).map_err(fail(format!("attach programs to {name}")))?;
-                tracing::info!(interface = name, "uplink programs attached");
-                attached.insert(*index, name.clone());
-            }
-        }
-        let gone: Vec<u32> =
-            attached.keys().copied().filter(|index| !wanted.values().any(|w| w == index)).collect();
-        for index in gone {
-            // An interface that is gone took its programs along; the call then cleans up their pins.
-            data_path
-                .detach_uplink(index)
-                .map_err(fail(format!("detach programs from interface {index}")))?;
-            attached.remove(&index);
-        }
-        Ok(())
-    }
-
-    /// Repairs what is on the node's side alone; returns the pods whose interface is gone.
-    async fn repair_node(&self, seen: &Seen, strays: Strays) -> (Vec<String>, Result<()>) {
-        let ready = self.ready.read().await;
-        let peers = self.peers.read().await;
-        let mut wanted =
-            plan::wanted_on_node(&self.config, ready.values(), peers.as_deref().unwrap_or(&[]), seen);
-        if self.services_by_stack.load(Ordering::Relaxed) {
-            wanted.routes.extend(plan::service_routes(&self.config, seen));
-        }
-        let mut ops = plan::steps(&wanted, seen, strays);
-        if let Some(peers) = peers.as_deref() {
-            ops.extend(plan::stale_peer_routes(peers, seen));
-        } else {
-            ops.retain(|op| !plan::is_peer_route_deletion(op));
-        }
-        let repaired = ops.len();
-        let outcome = self.netlink.apply(&ops).await;
-        if repaired > 0 {
-            tracing::debug!(repaired, "node routes and interfaces repaired");
-        }
-        let gone = ready.values().filter(|record| !seen.links.contains_key(&record.host_interface));
-        (gone.map(|record| record.uid.clone()).collect(), outcome)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     kernel::Netlink,
     model::Wanted,
     netns::{self, Namespace},
-    plan::{self, Strays},
+    plan::{self, Strays, peers::Ways},
     sysctl,
 };
 
@@ -23,7 +23,9 @@ impl PodNetwork {
         let namespace = Namespace::own()?;
         let netlink = Netlink::connect(&namespace).await?;
         let seen = netlink.observe().await?;
-        netlink.apply(&plan::steps(&Wanted::default(), &seen, Strays::Remove)).await?;
+        let mut ops = plan::steps(&Wanted::default(), &seen, Strays::Remove);
+        ops.extend(plan::stale_peer_steps(&Ways::default(), &Wanted::default(), &seen));
+        netlink.apply(&ops).await?;
         let pinned = netns_dir(run_dir);
         for name in netns::list(&pinned)? {
             netns::remove(&pinned.join(name))?;

@@ -38,11 +38,17 @@ pub enum Counter {
     FlowsCollected = 15,
     /// Dropped: a fragment without ports to a service.
     DropFragment = 16,
+    /// Too big for its way: the sender was told so.
+    TooBig = 17,
+    /// Dropped: no node is known that has the destination in its pod range.
+    DropNoTunnel = 18,
+    /// Dropped: it came through the tunnel from a node that does not have its source.
+    DropTunnelSource = 19,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 17;
+    pub const COUNT: u32 = 20;
 
     /// All of them with their names in metrics and tables.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -63,6 +69,9 @@ impl Counter {
         (Self::Rejected, "rejected"),
         (Self::FlowsCollected, "flows_collected"),
         (Self::DropFragment, "drop_fragment"),
+        (Self::TooBig, "too_big"),
+        (Self::DropNoTunnel, "drop_no_tunnel"),
+        (Self::DropTunnelSource, "drop_tunnel_source"),
     ];
 }
 

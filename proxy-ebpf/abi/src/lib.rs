@@ -27,6 +27,7 @@ pub mod node;
 mod plain;
 pub mod service;
 pub mod tcp;
+pub mod tunnel;
 
 pub use address::Addr;
 pub use plain::Plain;

@@ -52,6 +52,14 @@ pub mod flags {
     pub const STACK: u32 = 2;
 }
 
+/// Who wants a network to be reached under the pods' own addresses: bits of the map's values.
+pub mod keep {
+    /// The cluster's ranges, and others that know pod addresses.
+    pub const NETWORKS: u32 = 1;
+    /// Other nodes that have routes to this one's pods.
+    pub const NODES: u32 = 2;
+}
+
 /// Ports below the node ports and below the range from which local sockets take theirs, so that a translated flow
 /// never meets a socket of the node.
 pub const DEFAULT_PORTS: (u16, u16) = (10_240, 29_999);

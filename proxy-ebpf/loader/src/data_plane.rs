@@ -1,6 +1,9 @@
 //! The node agent's handle on the data plane.
 
+mod peers;
 mod stale;
+
+pub use peers::{Tunnel, TunnelRange};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use skep_ebpf_abi::Addr;
 use skep_ebpf_abi::conntrack::Timeouts;
-use skep_ebpf_abi::node::{self, DEFAULT_PORTS, NodeConfig, endpoint, flags};
+use skep_ebpf_abi::node::{self, DEFAULT_PORTS, NodeConfig, endpoint, flags, keep};
 
 use crate::error::{Error, Result};
 use crate::kernel_map::KernelMap;
@@ -56,7 +59,7 @@ pub struct DataPlane {
     endpoints: KernelMap<Addr, node::Endpoint>,
     keep_source: KernelMap<Prefix<Addr>, u32>,
     node: KernelMap<u32, NodeConfig>,
-    // Reading and rewriting the one entry must not interleave.
+    // Reading and rewriting entries that several own must not interleave.
     node_update: Mutex<()>,
 }
 
@@ -209,19 +212,7 @@ impl DataPlane {
     /// # Errors
     /// When the map is full or the kernel refuses.
     pub fn set_masquerade(&self, networks: &[(IpAddr, u8)]) -> Result<()> {
-        let key = |&(address, length): &(IpAddr, u8)| {
-            let data = Addr::from(address);
-            Prefix { bits: data.prefix_bits(length), data }
-        };
-        let wanted: BTreeSet<Prefix<Addr>> = networks.iter().map(key).collect();
-        for network in &wanted {
-            self.keep_source.put(network, &1)?;
-        }
-        for (network, _) in self.keep_source.entries()? {
-            if !wanted.contains(&network) {
-                self.keep_source.remove(&network)?;
-            }
-        }
+        self.keep(keep::NETWORKS, networks)?;
         self.update_node(|config| config.flags |= flags::MASQUERADE)
     }
 
@@ -299,10 +290,14 @@ impl DataPlane {
     }
 
     fn update_node(&self, change: impl FnOnce(&mut NodeConfig)) -> Result<()> {
-        let _guard = self.node_update.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.node_guard();
         let mut config = self.node.get(&0)?.unwrap_or_else(fresh_node);
         change(&mut config);
         self.node.put(&0, &config)
+    }
+
+    fn node_guard(&self) -> MutexGuard<'_, ()> {
+        self.node_update.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn programs(&self) -> MutexGuard<'_, Programs> {

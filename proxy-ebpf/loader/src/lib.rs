@@ -22,6 +22,6 @@ pub mod sockets;
 mod sys;
 pub mod tables;
 
-pub use data_plane::{DataPlane, Endpoint, LoadOptions, TestRun};
+pub use data_plane::{DataPlane, Endpoint, LoadOptions, TestRun, Tunnel, TunnelRange};
 pub use error::{Error, Result};
 pub use pins::LAYOUT_FOLDER;

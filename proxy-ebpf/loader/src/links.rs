@@ -12,7 +12,7 @@ use aya::util::KernelVersion;
 
 use crate::error::{Error, Result};
 use crate::pins::Pins;
-use crate::programs::{HOST_OUT, POD_IN, Programs, SOCKET_PROGRAMS, UPLINK_IN};
+use crate::programs::{HOST_OUT, POD_IN, Programs, SOCKET_PROGRAMS, TUNNEL_IN, TUNNEL_OUT, UPLINK_IN};
 use crate::sys;
 
 /// Which way packets pass a tc program.
@@ -57,6 +57,17 @@ pub(crate) const UPLINK_HOOKS: [Hook; 2] = [
     Hook { pin: "uplink-in", program: UPLINK_IN, side: Side::In },
     Hook { pin: "uplink-out", program: HOST_OUT, side: Side::Out },
 ];
+
+/// What the tunnel's device gets.
+pub(crate) const TUNNEL_HOOKS: [Hook; 2] = [
+    Hook { pin: "tunnel-in", program: TUNNEL_IN, side: Side::In },
+    Hook { pin: "tunnel-out", program: TUNNEL_OUT, side: Side::Out },
+];
+
+/// Every attachment to an interface.
+fn all_hooks() -> impl Iterator<Item = Hook> {
+    POD_HOOKS.into_iter().chain(UPLINK_HOOKS).chain(TUNNEL_HOOKS)
+}
 
 /// Whether tc programs can be attached by links.
 pub(crate) fn has_tcx() -> bool {
@@ -167,7 +178,7 @@ pub(crate) fn refresh_interfaces(programs: &mut Programs, pins: &Pins) -> Result
 
 fn parse_name(name: &str) -> Option<(Hook, u32)> {
     let (kind, ifindex) = name.rsplit_once('-')?;
-    let hook = POD_HOOKS.into_iter().chain(UPLINK_HOOKS).find(|hook| hook.pin == kind)?;
+    let hook = all_hooks().find(|hook| hook.pin == kind)?;
     Some((hook, ifindex.parse().ok()?))
 }
 
@@ -211,7 +222,7 @@ pub(crate) fn detach_all_clsact() -> Result<()> {
         nix::net::if_::if_nameindex().map_err(|errno| Error::kernel("listing interfaces", errno.into()))?;
     for interface in &interfaces {
         let name = interface.name().to_string_lossy();
-        for hook in POD_HOOKS.into_iter().chain(UPLINK_HOOKS) {
+        for hook in all_hooks() {
             detach_clsact(&name, hook).map_err(Error::on(format!("detaching from {name}")))?;
         }
     }

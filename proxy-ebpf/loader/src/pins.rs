@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! PIN_DIR/maps-v1/<name>      layout version in the folder's name: a build with another layout makes its own
-//! PIN_DIR/links/<name>        connect4 ..., pod-<ifindex>, pod-out-<ifindex>, uplink-in-<ifindex>, uplink-out-<ifindex>
+//! PIN_DIR/links/<name>        connect4 ..., pod-<ifindex>, pod-out-<ifindex>, uplink-in-<ifindex>, uplink-out-<ifindex>,
+//!                             tunnel-in-<ifindex>, tunnel-out-<ifindex>
 //! ```
 
 use std::fs;

@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/skep.o"));
 
-/// The maps that outlive the process. The scratch map holds nothing between packets.
-pub(crate) const PINNED_MAPS: [&str; 16] = [
+/// The maps that outlive the process. The scratch maps hold nothing between packets.
+pub(crate) const PINNED_MAPS: [&str; 18] = [
     "frontends",
     "sets",
     "slots",
@@ -28,6 +28,8 @@ pub(crate) const PINNED_MAPS: [&str; 16] = [
     "endpoints",
     "source_ranges",
     "keep_source",
+    "tunnels",
+    "tunnel",
     "node",
     "counters",
 ];
@@ -51,6 +53,10 @@ pub(crate) const UPLINK_IN: &str = "skep_uplink_in";
 pub(crate) const HOST_OUT: &str = "skep_host_out";
 /// What comes from a pod.
 pub(crate) const POD_IN: &str = "skep_pod_in";
+/// What comes from other nodes through the tunnel.
+pub(crate) const TUNNEL_IN: &str = "skep_tunnel_in";
+/// What goes to other nodes through the tunnel.
+pub(crate) const TUNNEL_OUT: &str = "skep_tunnel_out";
 /// The collector of ended flows.
 pub(crate) const COLLECT: &str = "skep_collect";
 
@@ -83,7 +89,7 @@ impl Programs {
         for (name, _) in SOCKET_PROGRAMS {
             load_one(&mut object, name)?;
         }
-        for name in [UPLINK_IN, HOST_OUT, POD_IN] {
+        for name in [UPLINK_IN, HOST_OUT, POD_IN, TUNNEL_IN, TUNNEL_OUT] {
             load_one(&mut object, name)?;
         }
         if has_collect {

@@ -23,6 +23,14 @@ pub(crate) struct Prefix<T> {
 impl Plain for Prefix<SourceRange> {}
 impl Plain for Prefix<Addr> {}
 
+impl Prefix<Addr> {
+    /// The key of a network.
+    pub(crate) fn new(network: std::net::IpAddr, length: u8) -> Self {
+        let data = Addr::from(network);
+        Self { bits: data.prefix_bits(length), data }
+    }
+}
+
 /// The maps that the service proxy writes, and those that sockets write.
 #[derive(Debug)]
 pub(crate) struct KernelServiceMaps {

@@ -9,14 +9,18 @@ use skep_ebpf_abi::hash::scale;
 use skep_ebpf_abi::node::NodeConfig;
 use skep_ebpf_abi::{Addr, SCTP};
 
+use crate::count::count;
 use crate::maps::{FLOW_INDEX, FLOWS, NODE, SCRATCH};
 use crate::packet::Packet;
 use crate::select::now;
 
 /// A packet's relation to the flows.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// It must become this tuple.
-    Rewrite(Tuple, Direction),
+    /// It goes to the backend and must become what was found.
+    Forward,
+    /// It goes to the client and must become what was found.
+    Reply,
     /// It already has the form it should have here.
     AsIs,
     /// No flow knows it.
@@ -26,16 +30,19 @@ pub enum Found {
 const TRIES: u32 = 24;
 const EEXIST: i32 = -17;
 
-/// Looks a packet up and notes that it was seen.
-#[inline(always)]
-pub fn find(packet: &Packet) -> Found {
+/// Looks a packet up and notes that it was seen; `to` is what it must become. What a function of its own returns must
+/// be a number or a pointer into a map: the verifier does not accept a pointer to the stack, which is what is left
+/// in the register of a function that returns something larger.
+#[inline(never)]
+pub fn find(packet: &Packet, to: &mut Tuple) -> Found {
     let key = FlowKey::new(&packet.tuple, packet.protocol);
     if let Some(flow) = FLOWS.get_ptr_mut(key) {
         // SAFETY: map values stay mapped while the program runs; racing writers store whole words.
         let flow = unsafe { &mut *flow };
         if same(&packet.tuple, &flow.inner.reversed()) {
             touch(flow, packet, Direction::Reply);
-            return Found::Rewrite(flow.outer.reversed(), Direction::Reply);
+            *to = flow.outer.reversed();
+            return Found::Reply;
         }
         return Found::AsIs;
     }
@@ -55,7 +62,8 @@ pub fn find(packet: &Packet) -> Found {
         return Found::Unknown;
     }
     touch(flow, packet, Direction::Forward);
-    Found::Rewrite(flow.inner, Direction::Forward)
+    *to = flow.inner;
+    Found::Forward
 }
 
 #[inline(always)]
@@ -90,28 +98,30 @@ pub fn same_addr(a: &Addr, b: &Addr) -> bool {
 }
 
 /// What a new flow is to become.
+#[derive(Default)]
 pub struct Plan {
     /// The destination after translation.
     pub dst: Addr,
     /// Its port.
     pub dst_port_be: u16,
-    /// A source other than the packet's.
-    pub source: Option<Addr>,
+    /// A source other than the packet's, or unspecified. Not an option: what it leaves undefined would be copied, and
+    /// the verifier refuses that.
+    pub source: Addr,
     /// The backend's id, or 0.
     pub backend: u32,
     /// [`kind`] bits.
     pub kind: u8,
 }
 
-/// Opens a flow; the tuple is what the packet becomes.
-#[inline(always)]
-pub fn open(packet: &Packet, plan: &Plan) -> Result<Tuple, Counter> {
-    let Some(flow) = SCRATCH.get_ptr_mut(0) else { return Err(Counter::DropRewrite) };
+/// Opens a flow; the tuple is what the packet becomes, valid until the next flow is opened. Counts why there is none.
+#[inline(never)]
+pub fn open(packet: &Packet, plan: &Plan) -> Option<&'static Tuple> {
+    let flow = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: this processor's own value, and the program is not preempted.
     let flow = unsafe { &mut *flow };
     flow.outer = packet.tuple;
     flow.inner = Tuple {
-        src: plan.source.unwrap_or(packet.tuple.src),
+        src: if plan.source.is_unspecified() { packet.tuple.src } else { plan.source },
         dst: plan.dst,
         src_port_be: packet.tuple.src_port_be,
         dst_port_be: plan.dst_port_be,
@@ -121,32 +131,41 @@ pub fn open(packet: &Packet, plan: &Plan) -> Result<Tuple, Counter> {
     flow.state = advance(0, packet.protocol, Direction::Forward, packet.tcp_flags);
     flow.kind = plan.kind;
     flow.zero = [0; 2];
-    reserve(flow, packet, plan)?;
+    if let Err(reason) = reserve(flow, packet, plan) {
+        count(reason);
+        return None;
+    }
 
     let outer_key = FlowKey::new(&flow.outer, packet.protocol);
     let inner_key = FlowKey::new(&flow.inner, packet.protocol);
     if FLOW_INDEX.insert(outer_key, inner_key, 0).is_err() {
         let _ = FLOWS.remove(inner_key);
-        return Err(Counter::DropFlowsFull);
+        count(Counter::DropFlowsFull);
+        return None;
     }
-    Ok(flow.inner)
+    Some(&flow.inner)
 }
 
 /// Inserts the flow under a key that nobody has, by changing the source port as often as it takes. The insertion is
 /// the reservation: two processors cannot both win.
 #[inline(always)]
 fn reserve(flow: &mut Flow, packet: &Packet, plan: &Plan) -> Result<(), Counter> {
-    let ports = node().map(|node| (node.port_min, node.port_max)).filter(|(min, max)| min < max && *min > 0);
+    let (min, max) = match node() {
+        Some(node) => (node.port_min, node.port_max),
+        None => (0, 0),
+    };
     for attempt in 0..TRIES {
         // Ports of a foreign source always move into the range that the node's own sockets keep out of.
-        if attempt > 0 || plan.source.is_some() {
+        if attempt > 0 || !plan.source.is_unspecified() {
             if packet.protocol == SCTP {
                 // The port cannot change, see `rewrite`.
                 if attempt > 0 {
                     return Err(Counter::DropNoPort);
                 }
             } else {
-                let Some((min, max)) = ports else { return Err(Counter::DropNoPort) };
+                if min == 0 || min >= max {
+                    return Err(Counter::DropNoPort);
+                }
                 // SAFETY: the helper has no preconditions.
                 let port = min + scale(unsafe { bpf_get_prandom_u32() }, max - min + 1);
                 flow.inner.src_port_be = (port as u16).to_be();

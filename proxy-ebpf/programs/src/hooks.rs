@@ -7,9 +7,9 @@ use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::TcContext;
-use skep_ebpf_abi::conntrack::Direction;
+use skep_ebpf_abi::Addr;
 use skep_ebpf_abi::counter::Counter;
-use skep_ebpf_abi::flow::kind;
+use skep_ebpf_abi::flow::{Tuple, kind};
 use skep_ebpf_abi::node::{endpoint, flags};
 use skep_ebpf_abi::service::{AffinityKey, Frontend, FrontendKey, SourceRange, frontend, set};
 
@@ -22,12 +22,17 @@ use crate::rewrite::rewrite;
 use crate::route::{deliver, local, to_pod};
 use crate::select::{Choice, choose};
 use crate::skb::Skb;
+use crate::tunnel::source_towards;
 
 /// Where a packet enters.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
+pub enum Origin {
+    /// The world beyond the node.
     Outside,
+    /// A pod of this node.
     Pod,
+    /// Another node, through the tunnel.
+    Tunnel,
 }
 
 #[inline(always)]
@@ -36,44 +41,49 @@ fn drop(reason: Counter) -> i32 {
     TC_ACT_SHOT
 }
 
+/// What comes into the node.
 #[inline(always)]
-fn ingress(skb: Skb, origin: Origin) -> i32 {
+pub fn ingress(skb: Skb, origin: Origin) -> i32 {
     let Some(packet) = parse(skb) else { return TC_ACT_OK };
     match packet.content {
         Content::Flow => {}
-        Content::IcmpError => return icmp::error(skb, &packet),
+        Content::IcmpError => return icmp::error(skb, packet),
         Content::Fragment | Content::Other => return TC_ACT_OK,
     }
-    match find(&packet) {
-        Found::Rewrite(to, direction) => {
-            if rewrite(skb, &packet, &to).is_err() {
+    let mut to = Tuple::default();
+    match find(packet, &mut to) {
+        found @ (Found::Forward | Found::Reply) => {
+            if rewrite(skb, packet, &to).is_err() {
                 return drop(Counter::DropRewrite);
             }
-            count(if direction == Direction::Reply {
-                Counter::PacketReply
-            } else {
-                Counter::PacketTranslated
-            });
-            return deliver(skb, &packet, &to);
+            count(if found == Found::Reply { Counter::PacketReply } else { Counter::PacketTranslated });
+            return deliver(skb, packet, &to);
         }
-        Found::AsIs => return untouched(skb, &packet, origin),
+        Found::AsIs => return untouched(skb, packet, origin),
         Found::Unknown => {}
     }
     let key = FrontendKey::new(packet.tuple.dst, packet.tuple.dst_port_be, packet.protocol);
     // SAFETY: the value is only read.
     if let Some(frontend) = unsafe { FRONTENDS.get(key) } {
-        return balance(skb, &packet, frontend, origin);
+        let mut plan = Plan::default();
+        return match balance(packet, frontend, origin, &mut plan) {
+            PLANNED => send_new(skb, packet, &plan, Counter::PacketTranslated),
+            verdict => verdict,
+        };
     }
-    if origin == Origin::Pod && leaves_cluster(&packet) {
-        return masquerade(skb, &packet);
+    if origin == Origin::Pod
+        && leaves_cluster(packet)
+        && let Some(plan) = masquerade(packet)
+    {
+        return send_new(skb, packet, &plan, Counter::Masqueraded);
     }
-    untouched(skb, &packet, origin)
+    untouched(skb, packet, origin)
 }
 
 /// A packet that is not ours to change: between pods it still takes the short way.
 #[inline(always)]
 fn untouched(skb: Skb, packet: &Packet, origin: Origin) -> i32 {
-    if origin == Origin::Pod
+    if origin != Origin::Outside
         && let Some(place) = local(&packet.tuple.dst)
         && place.flags & endpoint::HOST == 0
         && !through_stack()
@@ -92,9 +102,12 @@ fn through_stack() -> bool {
     }
 }
 
-/// The first packet of a flow to a service.
-#[inline(always)]
-fn balance(skb: Skb, packet: &Packet, frontend: &Frontend, origin: Origin) -> i32 {
+/// The verdict on a packet that has none yet.
+const PLANNED: i32 = -2;
+
+/// What becomes of the first packet of a flow to a service, or the verdict on it.
+#[inline(never)]
+fn balance(packet: &Packet, frontend: &Frontend, origin: Origin, plan: &mut Plan) -> i32 {
     let outside = origin == Origin::Outside;
     let set_id = if outside { frontend.external_set } else { frontend.internal_set };
     if outside && frontend.flags & frontend::SOURCE_RANGES != 0 && !allowed(frontend.external_set, packet) {
@@ -112,34 +125,34 @@ fn balance(skb: Skb, packet: &Packet, frontend: &Frontend, origin: Origin) -> i3
     // backend elsewhere, or a pod that meets itself, must be given an address of the node.
     let needs_source = hairpin || (outside && local(&target.addr).is_none());
     let source = if needs_source {
-        match node_source(packet.v4) {
-            Some(source) => Some(source),
+        match source_towards(&target.addr, packet.v4) {
+            Some(source) => source,
             None => return drop(Counter::DropNoSource),
         }
     } else {
-        None
+        Addr::UNSPECIFIED
     };
-    let plan = Plan {
+    *plan = Plan {
         dst: target.addr,
         dst_port_be: target.port_be,
         source,
         backend,
         kind: kind::DESTINATION | if outside { kind::FROM_OUTSIDE } else { 0 },
     };
-    send_new(skb, packet, &plan, Counter::PacketTranslated)
+    PLANNED
 }
 
 #[inline(always)]
 fn send_new(skb: Skb, packet: &Packet, plan: &Plan, counter: Counter) -> i32 {
     match open(packet, plan) {
-        Ok(to) => {
-            if rewrite(skb, packet, &to).is_err() {
+        Some(to) => {
+            if rewrite(skb, packet, to).is_err() {
                 return drop(Counter::DropRewrite);
             }
             count(counter);
-            deliver(skb, packet, &to)
+            deliver(skb, packet, to)
         }
-        Err(reason) => drop(reason),
+        None => TC_ACT_SHOT,
     }
 }
 
@@ -178,16 +191,15 @@ fn leaves_cluster(packet: &Packet) -> bool {
 }
 
 #[inline(always)]
-fn masquerade(skb: Skb, packet: &Packet) -> i32 {
-    let Some(source) = node_source(packet.v4) else { return TC_ACT_OK };
-    let plan = Plan {
+fn masquerade(packet: &Packet) -> Option<Plan> {
+    let source = node_source(packet.v4)?;
+    Some(Plan {
         dst: packet.tuple.dst,
         dst_port_be: packet.tuple.dst_port_be,
-        source: Some(source),
+        source,
         backend: 0,
         kind: kind::SOURCE,
-    };
-    send_new(skb, packet, &plan, Counter::Masqueraded)
+    })
 }
 
 /// From outside into the node.
@@ -209,11 +221,12 @@ pub fn skep_host_out(ctx: TcContext) -> i32 {
     let Some(packet) = parse(skb) else { return TC_ACT_OK };
     match packet.content {
         Content::Flow => {}
-        Content::IcmpError => return icmp::error_out(skb, &packet),
+        Content::IcmpError => return icmp::error_out(skb, packet),
         Content::Fragment | Content::Other => return TC_ACT_OK,
     }
-    if let Found::Rewrite(to, Direction::Reply) = find(&packet) {
-        if rewrite(skb, &packet, &to).is_err() {
+    let mut to = Tuple::default();
+    if find(packet, &mut to) == Found::Reply {
+        if rewrite(skb, packet, &to).is_err() {
             return drop(Counter::DropRewrite);
         }
         count(Counter::PacketReply);

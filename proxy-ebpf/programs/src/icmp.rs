@@ -3,7 +3,11 @@
 //! An error quotes the packet it is about, which travelled the other way. The quoted addresses and ports are turned
 //! into those that the receiver of the error knows, and the error itself is sent to that receiver.
 
+#![allow(missing_docs)] // The macro generates an undocumented item beside each documented one.
+
 use aya_ebpf::bindings::{BPF_F_PSEUDO_HDR, TC_ACT_OK, TC_ACT_SHOT};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
 use skep_ebpf_abi::ICMP;
 use skep_ebpf_abi::counter::Counter;
 use skep_ebpf_abi::flow::{FlowKey, Tuple};
@@ -22,12 +26,16 @@ struct Turned {
     error: Tuple,
 }
 
+/// Where it is kept: too large for the stack.
+#[map(name = "turned")]
+static TURNED: PerCpuArray<Turned> = PerCpuArray::with_max_entries(1, 0);
+
 /// Handles an error that enters the node.
-#[inline(always)]
+#[inline(never)]
 pub fn error(skb: Skb, packet: &Packet) -> i32 {
     let Some(quoted) = quoted_flow(skb, packet) else { return TC_ACT_OK };
-    let Some(turned) = turn(packet, &quoted) else { return TC_ACT_OK };
-    if apply(skb, packet, &quoted, &turned).is_err() {
+    let Some(turned) = turn(packet, quoted) else { return TC_ACT_OK };
+    if apply(skb, packet, quoted, turned).is_err() {
         count(Counter::DropRewrite);
         return TC_ACT_SHOT;
     }
@@ -39,8 +47,8 @@ pub fn error(skb: Skb, packet: &Packet) -> i32 {
 #[inline(always)]
 pub fn error_out(skb: Skb, packet: &Packet) -> i32 {
     let Some(quoted) = quoted_flow(skb, packet) else { return TC_ACT_OK };
-    let Some(turned) = turn(packet, &quoted) else { return TC_ACT_OK };
-    if apply(skb, packet, &quoted, &turned).is_err() {
+    let Some(turned) = turn(packet, quoted) else { return TC_ACT_OK };
+    if apply(skb, packet, quoted, turned).is_err() {
         count(Counter::DropRewrite);
         return TC_ACT_SHOT;
     }
@@ -49,13 +57,16 @@ pub fn error_out(skb: Skb, packet: &Packet) -> i32 {
 }
 
 #[inline(always)]
-fn quoted_flow(skb: Skb, packet: &Packet) -> Option<Packet> {
+fn quoted_flow(skb: Skb, packet: &Packet) -> Option<&'static Packet> {
     let quoted = parse_quoted(skb, packet.l4 + 8, packet.v4)?;
     if quoted.content == Content::Flow { Some(quoted) } else { None }
 }
 
-#[inline(always)]
-fn turn(packet: &Packet, quoted: &Packet) -> Option<Turned> {
+#[inline(never)]
+fn turn(packet: &Packet, quoted: &Packet) -> Option<&'static Turned> {
+    let turned = TURNED.get_ptr_mut(0)?;
+    // SAFETY: this processor's own value, and the program is not preempted.
+    let turned = unsafe { &mut *turned };
     let key = FlowKey::new(&quoted.tuple, quoted.protocol);
     // SAFETY: the value is only read.
     if let Some(flow) = unsafe { FLOWS.get(key) } {
@@ -65,10 +76,9 @@ fn turn(packet: &Packet, quoted: &Packet) -> Option<Turned> {
         }
         let by_backend = same_addr(&packet.tuple.src, &flow.inner.dst);
         let src = if by_backend { flow.outer.dst } else { packet.tuple.src };
-        return Some(Turned {
-            quoted: flow.outer,
-            error: Tuple { src, dst: flow.outer.src, ..packet.tuple },
-        });
+        turned.quoted = flow.outer;
+        turned.error = Tuple { src, dst: flow.outer.src, ..packet.tuple };
+        return Some(turned);
     }
     // SAFETY: the values are only read.
     let flow = unsafe { FLOWS.get(FLOW_INDEX.get(key)?) }?;
@@ -78,10 +88,12 @@ fn turn(packet: &Packet, quoted: &Packet) -> Option<Turned> {
     }
     let by_client = same_addr(&packet.tuple.src, &flow.outer.src);
     let src = if by_client { flow.inner.src } else { packet.tuple.src };
-    Some(Turned { quoted: flow.inner.reversed(), error: Tuple { src, dst: flow.inner.dst, ..packet.tuple } })
+    turned.quoted = flow.inner.reversed();
+    turned.error = Tuple { src, dst: flow.inner.dst, ..packet.tuple };
+    Some(turned)
 }
 
-#[inline(always)]
+#[inline(never)]
 fn apply(skb: Skb, packet: &Packet, quoted: &Packet, turned: &Turned) -> Result<(), Refused> {
     let checksum = packet.l4 + 2;
     let inside = address_difference(packet.v4, &quoted.tuple, &turned.quoted);

@@ -3,6 +3,7 @@
 //! Entry points, each in the module named:
 //! - `socket`: connect, sendmsg, recvmsg and getpeername of both families; a virtual address becomes a backend once.
 //! - `hooks`: tc programs of the uplink (both ways) and of the host's end of a pod's interface pair.
+//! - `tunnel`: tc programs of the device that leads to nodes on other segments.
 //! - `collect`: walks the flows and removes those that are over; run by user space through a test run.
 //!
 //! Invariants: an internal error never breaks a connect (the hook passes it unchanged) and never leaks a packet in
@@ -24,6 +25,8 @@ mod route;
 mod select;
 mod skb;
 mod socket;
+mod too_big;
+mod tunnel;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

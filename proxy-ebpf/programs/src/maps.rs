@@ -70,7 +70,7 @@ pub static ENDPOINTS: HashMap<Addr, Endpoint> = HashMap::with_max_entries(4_096,
 #[map(name = "source_ranges")]
 pub static SOURCE_RANGES: LpmTrie<SourceRange, u32> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// Networks that pods reach with their own address; the value is always 1.
+/// Networks that pods reach with their own address; the value says who wants it, see `skep_ebpf_abi::node::keep`.
 #[map(name = "keep_source")]
 pub static KEEP_SOURCE: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(4_096, BPF_F_NO_PREALLOC);
 

@@ -1,5 +1,9 @@
 //! From bytes to a tuple.
 
+#![allow(missing_docs)] // The macro generates an undocumented item beside each documented one.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
 use skep_ebpf_abi::flow::Tuple;
 use skep_ebpf_abi::{Addr, ICMP, ICMP_V6, SCTP, TCP, UDP};
 
@@ -8,8 +12,10 @@ use crate::skb::Skb;
 /// The length of an Ethernet header.
 pub const L3: u32 = 14;
 
-const ETH_V4: u32 = 0x0800_u16.to_be() as u32;
-const ETH_V6: u32 = 0x86dd_u16.to_be() as u32;
+/// IPv4, as packet buffers name it.
+pub const ETH_V4: u32 = 0x0800_u16.to_be() as u32;
+/// IPv6.
+pub const ETH_V6: u32 = 0x86dd_u16.to_be() as u32;
 
 /// What a packet carries.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,23 +49,36 @@ pub struct Packet {
     pub content: Content,
 }
 
-/// Parses the packet of a hook; `None` is what does not concern us or is cut short.
+/// The packet of this run and the one that it quotes: programs are not preempted, so each processor has one of each.
+/// On the stack, of which a chain of functions has 512 bytes, there is no room for both.
+#[map(name = "packets")]
+static PACKETS: PerCpuArray<Packet> = PerCpuArray::with_max_entries(2, 0);
+const OWN: u32 = 0;
+const QUOTED: u32 = 1;
+
+/// Parses the packet of a hook; `None` is what does not concern us or is cut short. The packet is valid until the
+/// next one is parsed.
 #[inline(always)]
-pub fn parse(skb: Skb) -> Option<Packet> {
-    let protocol = skb.protocol();
-    if protocol == ETH_V4 {
-        parse_v4(skb, L3, true)
-    } else if protocol == ETH_V6 {
-        parse_v6(skb, L3, true)
-    } else {
-        None
-    }
+pub fn parse(skb: Skb) -> Option<&'static Packet> {
+    let v4 = skb.protocol() == ETH_V4;
+    if v4 || skb.protocol() == ETH_V6 { parse_into(skb, OWN, L3, v4) } else { None }
 }
 
 /// Parses the beginning of a packet that an ICMP error quotes.
 #[inline(always)]
-pub fn parse_quoted(skb: Skb, offset: u32, v4: bool) -> Option<Packet> {
-    if v4 { parse_v4(skb, offset, false) } else { parse_v6(skb, offset, false) }
+pub fn parse_quoted(skb: Skb, offset: u32, v4: bool) -> Option<&'static Packet> {
+    parse_into(skb, QUOTED, offset, v4)
+}
+
+// A function of its own, like the other large ones: what they need on the stack is free again when they return.
+#[inline(never)]
+fn parse_into(skb: Skb, place: u32, l3: u32, v4: bool) -> Option<&'static Packet> {
+    let packet = PACKETS.get_ptr_mut(place)?;
+    // SAFETY: this processor's own value, and the program is not preempted.
+    let packet = unsafe { &mut *packet };
+    let whole = place == OWN;
+    *packet = if v4 { parse_v4(skb, l3, whole)? } else { parse_v6(skb, l3, whole)? };
+    Some(packet)
 }
 
 #[inline(always)]

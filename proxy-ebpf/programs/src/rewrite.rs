@@ -26,7 +26,7 @@ fn v4_pair(tuple: &Tuple) -> [u32; 2] {
 }
 
 /// Replaces addresses and ports of a whole packet.
-#[inline(always)]
+#[inline(never)]
 pub fn rewrite(skb: Skb, packet: &Packet, to: &Tuple) -> Result<(), Refused> {
     let from = &packet.tuple;
     let delta = address_difference(packet.v4, from, to);

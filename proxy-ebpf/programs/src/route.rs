@@ -1,9 +1,14 @@
 //! Sending a translated packet on its way without another turn through the host's stack.
 
+#![allow(missing_docs)] // The macro generates an undocumented item beside each documented one.
+
 use aya_ebpf::bindings::{
-    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, TC_ACT_OK, TC_ACT_SHOT, bpf_redir_neigh,
+    BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, TC_ACT_OK,
+    TC_ACT_SHOT, bpf_redir_neigh,
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh, bpf_redirect_peer};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
 use skep_ebpf_abi::Addr;
 use skep_ebpf_abi::counter::Counter;
 use skep_ebpf_abi::flow::Tuple;
@@ -11,11 +16,18 @@ use skep_ebpf_abi::node::{Endpoint, endpoint};
 
 use crate::count::count;
 use crate::maps::ENDPOINTS;
-use crate::packet::Packet;
+use crate::packet::{Content, Packet};
 use crate::skb::Skb;
+use crate::too_big::{bounce, forbids_fragments};
 
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+/// `AF_INET`.
+pub const AF_INET: u8 = 2;
+/// `AF_INET6`.
+pub const AF_INET6: u8 = 10;
+
+/// The question to the kernel's routing under construction: too large for the stack.
+#[map(name = "query")]
+static QUERY: PerCpuArray<[u32; 16]> = PerCpuArray::with_max_entries(1, 0);
 
 /// The address's place on this node, if it has one.
 #[inline(always)]
@@ -51,7 +63,7 @@ pub fn deliver(skb: Skb, packet: &Packet, to: &Tuple) -> i32 {
 }
 
 /// Routes the packet by the kernel's tables. The stack itself would refuse it: its source may be the node's own.
-#[inline(always)]
+#[inline(never)]
 fn to_neighbour(skb: Skb, packet: &Packet, to: &Tuple) -> i32 {
     let family = if packet.v4 { AF_INET } else { AF_INET6 };
     let (src, dst) = if packet.v4 {
@@ -59,8 +71,7 @@ fn to_neighbour(skb: Skb, packet: &Packet, to: &Tuple) -> i32 {
     } else {
         (to.src.words_be, to.dst.words_be)
     };
-    // The words of `struct bpf_fib_lookup`: family and protocol, ports, interface, class, source, next hop, ...
-    let mut query: [u32; 16] = [0; 16];
+    let Some(query) = fib_query() else { return TC_ACT_SHOT };
     query[0] = u32::from_ne_bytes([family, packet.protocol, 0, 0]);
     query[2] = skb.ifindex();
     query[4] = src[0];
@@ -73,7 +84,17 @@ fn to_neighbour(skb: Skb, packet: &Packet, to: &Tuple) -> i32 {
     query[11] = dst[3];
     // SAFETY: the query is as large as the helper's structure.
     let found = unsafe { bpf_fib_lookup(skb.raw.cast(), query.as_mut_ptr().cast(), 64, 0) };
-    if found != i64::from(BPF_FIB_LKUP_RET_SUCCESS) && found != i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) {
+    if found == i64::from(BPF_FIB_LKUP_RET_FRAG_NEEDED) {
+        if packet.content == Content::IcmpError {
+            count(Counter::DropNoRoute);
+            return TC_ACT_SHOT;
+        }
+        if forbids_fragments(skb, packet.v4) {
+            let [_, _, low, high] = query[1].to_ne_bytes();
+            return bounce(skb, packet.v4, u32::from(u16::from_ne_bytes([low, high])));
+        }
+        // Whoever carries it may cut it: what the tunnel makes of it, above all.
+    } else if found != i64::from(BPF_FIB_LKUP_RET_SUCCESS) && found != i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) {
         count(Counter::DropNoRoute);
         return TC_ACT_SHOT;
     }
@@ -85,6 +106,17 @@ fn to_neighbour(skb: Skb, packet: &Packet, to: &Tuple) -> i32 {
     const { assert!(core::mem::size_of::<bpf_redir_neigh>() == 20) };
     // SAFETY: the words of `struct bpf_redir_neigh`: family and address.
     unsafe { bpf_redirect_neigh(query[2], next.as_mut_ptr().cast(), 20, 0) as i32 }
+}
+
+/// The words of `struct bpf_fib_lookup`, all zero: family and protocol; ports and length; interface; class; source
+/// (4); destination, then next hop (4); and what is not needed here.
+#[inline(always)]
+pub fn fib_query() -> Option<&'static mut [u32; 16]> {
+    let query = QUERY.get_ptr_mut(0)?;
+    // SAFETY: this processor's own value, and the program is not preempted.
+    let query = unsafe { &mut *query };
+    *query = [0; 16];
+    Some(query)
 }
 
 #[inline(always)]

@@ -31,6 +31,14 @@ impl Skb {
         }
     }
 
+    /// Reads plain data at `offset` into a place that is there already.
+    #[inline(always)]
+    pub fn load_into<T: Copy>(self, offset: u32, place: &mut T) -> Result<(), Refused> {
+        let size = core::mem::size_of::<T>() as u32;
+        // SAFETY: the helper writes exactly `size_of::<T>()` bytes, and `T` is only instantiated with integers.
+        done(unsafe { bpf_skb_load_bytes(self.raw.cast(), offset, (&raw mut *place).cast(), size) })
+    }
+
     /// Writes plain data at `offset`.
     #[inline(always)]
     pub fn store<T: Copy>(self, offset: u32, value: &T) -> Result<(), Refused> {
@@ -66,6 +74,20 @@ impl Skb {
     pub fn protocol(self) -> u32 {
         // SAFETY: the context is valid for the program's life.
         unsafe { (*self.raw).protocol }
+    }
+
+    /// The packet's length from its Ethernet header on.
+    #[inline(always)]
+    pub fn length(self) -> u32 {
+        // SAFETY: the context is valid for the program's life.
+        unsafe { (*self.raw).len }
+    }
+
+    /// The payload of each packet that this large one will become; 0 for one that stays as it is.
+    #[inline(always)]
+    pub fn gso_size(self) -> u32 {
+        // SAFETY: the context is valid for the program's life.
+        unsafe { (*self.raw).gso_size }
     }
 
     /// The interface the program is attached to.

@@ -6,7 +6,9 @@ use std::{
 };
 
 use netlink_packet_route::{
+    AddressFamily,
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
     route::{RouteMessage, RouteScope, RouteType},
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
@@ -15,6 +17,7 @@ use super::{Netlink, PROTOCOL, is_absent};
 use crate::{
     Error, Result,
     model::{Address, Neighbour, Op, Route, Target, WantedLink},
+    names,
 };
 
 /// Dead ends lose against any route to the same range that someone else makes.
@@ -59,6 +62,7 @@ impl Netlink {
             Op::SetLink(link) => self.set_link(link, indexes).await,
             Op::AddAddress(address) => self.add_address(address, indexes).await,
             Op::ReplaceNeighbour(neighbour) => self.replace_neighbour(neighbour, indexes).await,
+            Op::DeleteNeighbour(neighbour) => self.delete_neighbour(neighbour, indexes).await,
             Op::ReplaceRoute(route) => self.replace_route(route, indexes).await,
             Op::DeleteRoute(route) => self.delete_route(route, indexes).await,
         }
@@ -124,6 +128,25 @@ impl Netlink {
             })
     }
 
+    async fn delete_neighbour(&self, neighbour: &Neighbour, indexes: &Indexes) -> Result<()> {
+        let Some(index) = indexes.get(&neighbour.interface) else { return Ok(()) };
+        let mut message = NeighbourMessage::default();
+        let (family, address) = match neighbour.address {
+            IpAddr::V4(v4) => (AddressFamily::Inet, NeighbourAddress::Inet(v4)),
+            IpAddr::V6(v6) => (AddressFamily::Inet6, NeighbourAddress::Inet6(v6)),
+        };
+        message.header.family = family;
+        message.header.ifindex = *index;
+        message.attributes.push(NeighbourAttribute::Destination(address));
+        match self.handle.neighbours().del(message).execute().await {
+            Err(error) if !is_absent(&error) => {
+                let Neighbour { interface, address, .. } = neighbour;
+                Err(Error::netlink(format!("delete neighbour {address} of {interface}"), error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     async fn replace_route(&self, route: &Route, indexes: &Indexes) -> Result<()> {
         let message = route_message(route, indexes)?;
         self.handle
@@ -173,8 +196,13 @@ fn route_message(route: &Route, indexes: &Indexes) -> Result<RouteMessage> {
                     builder.gateway(*gateway).output_interface(index_of(name, indexes)?)
                 }
                 Target::Via(IpAddr::V4(gateway)) => builder.gateway(*gateway),
+                Target::Tunnel(IpAddr::V4(gateway)) => {
+                    builder.gateway(*gateway).output_interface(index_of(names::TUNNEL, indexes)?).onlink()
+                }
                 Target::Unreachable => builder.kind(RouteType::Unreachable),
-                Target::Gateway(IpAddr::V6(_), _) | Target::Via(IpAddr::V6(_)) => {
+                Target::Gateway(IpAddr::V6(_), _)
+                | Target::Via(IpAddr::V6(_))
+                | Target::Tunnel(IpAddr::V6(_)) => {
                     return Err(Error::Config(format!("{} through an IPv6 gateway", route.destination)));
                 }
             };
@@ -192,8 +220,13 @@ fn route_message(route: &Route, indexes: &Indexes) -> Result<RouteMessage> {
                     builder.gateway(*gateway).output_interface(index_of(name, indexes)?)
                 }
                 Target::Via(IpAddr::V6(gateway)) => builder.gateway(*gateway),
+                Target::Tunnel(IpAddr::V6(gateway)) => {
+                    builder.gateway(*gateway).output_interface(index_of(names::TUNNEL, indexes)?).onlink()
+                }
                 Target::Unreachable => builder.kind(RouteType::Unreachable),
-                Target::Gateway(IpAddr::V4(_), _) | Target::Via(IpAddr::V4(_)) => {
+                Target::Gateway(IpAddr::V4(_), _)
+                | Target::Via(IpAddr::V4(_))
+                | Target::Tunnel(IpAddr::V4(_)) => {
                     return Err(Error::Config(format!("{} through an IPv4 gateway", route.destination)));
                 }
             };

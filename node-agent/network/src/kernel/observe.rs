@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily,
     address::AddressAttribute,
-    link::{LinkAttribute, LinkFlags, LinkMessage},
+    link::{InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType},
 };
@@ -154,6 +154,7 @@ fn link(message: &LinkMessage) -> Option<(String, Link)> {
         mac: [0; 6],
         alias: String::new(),
         peer: None,
+        tunnel_port: None,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -162,10 +163,22 @@ fn link(message: &LinkMessage) -> Option<(String, Link)> {
             LinkAttribute::Address(bytes) => link.mac = mac(bytes).unwrap_or_default(),
             LinkAttribute::IfAlias(text) => link.alias.clone_from(text),
             LinkAttribute::Link(index) => link.peer = Some(*index),
+            LinkAttribute::LinkInfo(infos) => link.tunnel_port = infos.iter().find_map(tunnel_port),
             _ => {}
         }
     }
     Some((name?, link))
+}
+
+/// The port of a VXLAN device without peers of its own.
+fn tunnel_port(info: &LinkInfo) -> Option<u16> {
+    let LinkInfo::Data(InfoData::Vxlan(settings)) = info else { return None };
+    let collects = settings.contains(&InfoVxlan::CollectMetadata(true));
+    let port = settings.iter().find_map(|setting| match setting {
+        InfoVxlan::Port(port) => Some(*port),
+        _ => None,
+    });
+    port.filter(|_| collects)
 }
 
 fn route(message: &RouteMessage, names: &Names) -> Option<Route> {
@@ -187,6 +200,7 @@ fn route(message: &RouteMessage, names: &Names) -> Option<Route> {
         IpNet::new(destination.unwrap_or_else(any), message.header.destination_prefix_length).ok()?;
     let target = match (message.header.kind, gateway, interface) {
         (RouteType::Unreachable, _, _) => Target::Unreachable,
+        (_, Some(gateway), Some(interface)) if interface == crate::names::TUNNEL => Target::Tunnel(gateway),
         (_, Some(gateway), Some(interface)) if super::apply::is_pod_gateway(gateway) => {
             Target::Gateway(gateway, interface)
         }

@@ -1,7 +1,7 @@
 //! Table tests of the plans: no kernel needed.
 
-use super::*;
-use crate::model::Link;
+use super::{peers::ways, *};
+use crate::config::Peer;
 
 const UID: &str = "uid-a";
 
@@ -25,7 +25,7 @@ fn record() -> Record {
 }
 
 fn link(index: u32, peer: Option<u32>) -> Link {
-    Link { index, up: true, mtu: 1500, mac: [0; 6], alias: String::new(), peer }
+    Link { index, up: true, mtu: 1500, mac: [0; 6], alias: String::new(), peer, tunnel_port: None }
 }
 
 /// A node on which everything that is wanted for the pod and the peers is there.
@@ -33,7 +33,7 @@ fn settled(config: &NetworkConfig, peers: &[Peer]) -> Seen {
     let mut seen = Seen::default();
     seen.links.insert("eth9".into(), link(2, None));
     seen.addresses.push(Address { interface: "eth9".into(), net: "192.0.2.7/24".parse().expect("a net") });
-    let wanted = wanted_on_node(config, [&record()], peers, &seen);
+    let wanted = wanted_on_node(config, [&record()], Some(&ways(config, peers, &seen)), &seen);
     for (index, wanted) in (10..).zip(&wanted.links) {
         let there = Link {
             mtu: wanted.mtu.unwrap_or_default(),
@@ -56,7 +56,8 @@ fn peer() -> Peer {
 }
 
 fn node_steps(seen: &Seen, strays: Strays) -> Vec<Op> {
-    steps(&wanted_on_node(&config(), [&record()], &[peer()], seen), seen, strays)
+    let ways = ways(&config(), &[peer()], seen);
+    steps(&wanted_on_node(&config(), [&record()], Some(&ways), seen), seen, strays)
 }
 
 #[test]
@@ -82,8 +83,18 @@ fn one_thing_missing_is_one_step() {
 fn a_link_that_went_down_lost_its_routes_too() {
     let mut seen = settled(&config(), &[]);
     seen.links.get_mut(&record().host_interface).expect("is there").up = false;
-    let ops = steps(&wanted_on_node(&config(), [&record()], &[], &seen), &seen, Strays::Keep);
+    let ops = steps(&wanted_on_node(&config(), [&record()], None, &seen), &seen, Strays::Keep);
     assert!(matches!(ops.as_slice(), [Op::SetLink(_), Op::ReplaceRoute(_)]), "{ops:?}");
+}
+
+#[test]
+fn of_a_link_only_what_differs_is_set() {
+    let mut seen = settled(&config(), &[]);
+    let name = record().host_interface;
+    seen.links.get_mut(&name).expect("is there").mtu = 900;
+    let want = WantedLink { name, mtu: Some(1500), mac: None, alias: None };
+    let ops = steps(&wanted_on_node(&config(), [&record()], None, &seen), &seen, Strays::Keep);
+    assert_eq!(ops, [Op::SetLink(want)]);
 }
 
 #[test]
@@ -114,8 +125,12 @@ fn strays_go_only_when_told() {
 #[test]
 fn a_peer_that_left_takes_its_routes_along() {
     let seen = settled(&config(), &[peer()]);
-    assert_eq!(stale_peer_routes(&[peer()], &seen), []);
-    let ops = stale_peer_routes(&[], &seen);
+    let stale = |peers: &[Peer]| {
+        let ways = ways(&config(), peers, &seen);
+        stale_peer_steps(&ways, &wanted_on_node(&config(), [&record()], Some(&ways), &seen), &seen)
+    };
+    assert_eq!(stale(&[peer()]), []);
+    let ops = stale(&[]);
     assert_eq!(ops.len(), 1);
     assert!(is_peer_route_deletion(&ops[0]), "{ops:?}");
 }
@@ -125,7 +140,7 @@ fn a_route_of_another_shape_is_replaced() {
     let mut seen = settled(&config(), &[]);
     // The node's address went: the route must not name it as its source any more.
     seen.addresses.clear();
-    let ops = steps(&wanted_on_node(&config(), [&record()], &[], &seen), &seen, Strays::Remove);
+    let ops = steps(&wanted_on_node(&config(), [&record()], None, &seen), &seen, Strays::Remove);
     let [Op::ReplaceRoute(route)] = ops.as_slice() else { panic!("{ops:?}") };
     assert_eq!(route.source, None);
 }
@@ -151,16 +166,16 @@ fn pairs_are_whole_missing_or_torn() {
 #[test]
 fn the_mtu_is_configured_or_the_uplinks() {
     let mut seen = Seen::default();
-    assert_eq!(mtu(&config(), &seen), FALLBACK_MTU);
+    assert_eq!(mtu(&config(), None, &seen), FALLBACK_MTU);
     seen.links.insert("eth0".into(), Link { mtu: 1400, ..link(2, None) });
     seen.uplink = Some("eth0".into());
-    assert_eq!(mtu(&config(), &seen), 1400);
+    assert_eq!(mtu(&config(), None, &seen), 1400);
     seen.links.insert("eth1".into(), Link { mtu: 9000, ..link(3, None) });
     seen.addresses.push(Address { interface: "eth1".into(), net: "192.0.2.7/24".parse().expect("a net") });
-    assert_eq!(mtu(&config(), &seen), 9000);
+    assert_eq!(mtu(&config(), None, &seen), 9000);
     seen.addresses[0].interface = "lo".into();
-    assert_eq!(mtu(&config(), &seen), 1400);
-    assert_eq!(mtu(&NetworkConfig { mtu: Some(1300), ..config() }, &seen), 1300);
+    assert_eq!(mtu(&config(), None, &seen), 1400);
+    assert_eq!(mtu(&NetworkConfig { mtu: Some(1300), ..config() }, None, &seen), 1300);
 }
 
 #[test]
@@ -176,7 +191,7 @@ fn a_fresh_pod_gets_everything_in_order() {
             Op::AddAddress(_) => "address",
             Op::ReplaceNeighbour(_) => "neighbour",
             Op::ReplaceRoute(_) => "route",
-            Op::DeleteLink(_) | Op::DeleteRoute(_) => "delete",
+            Op::DeleteLink(_) | Op::DeleteRoute(_) | Op::DeleteNeighbour(_) => "delete",
         })
         .collect();
     // The gateway's route comes before the default route that goes through it.

@@ -4,8 +4,11 @@
 
 mod crash;
 mod lifecycle;
+mod masquerade;
+mod plane;
 mod repair;
 mod traffic;
+mod tunnel;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +19,7 @@ use std::{
 };
 
 use anyhow::Result;
-use skep_network::{DataPathError, NetworkConfig, PodDataPath, PodEndpoint, PodNetwork, PodRequest};
+use skep_network::{DataPathError, NetworkConfig, PodDataPath, PodEndpoint, PodNetwork, PodRequest, Tunnel};
 use skep_tests::NetBox;
 use tokio::time::{Instant, sleep};
 
@@ -93,6 +96,9 @@ struct FakeState {
     attached: Vec<u32>,
     uplinks: BTreeSet<u32>,
     endpoints: BTreeMap<IpAddr, PodEndpoint>,
+    peers: Vec<IpAddr>,
+    tunnel_device: Option<u32>,
+    tunnel: Tunnel,
 }
 
 impl FakeDataPath {
@@ -136,6 +142,26 @@ impl PodDataPath for FakeDataPath {
 
     fn remove_endpoint(&self, address: IpAddr) -> Result<(), DataPathError> {
         self.lock().endpoints.remove(&address);
+        Ok(())
+    }
+
+    fn attach_tunnel(&self, ifindex: u32) -> Result<(), DataPathError> {
+        self.lock().tunnel_device = Some(ifindex);
+        Ok(())
+    }
+
+    fn detach_tunnel(&self, _: u32) -> Result<(), DataPathError> {
+        self.lock().tunnel_device = None;
+        Ok(())
+    }
+
+    fn set_tunnel(&self, tunnel: &Tunnel) -> Result<(), DataPathError> {
+        self.lock().tunnel = tunnel.clone();
+        Ok(())
+    }
+
+    fn set_peer_nodes(&self, addresses: &[IpAddr]) -> Result<(), DataPathError> {
+        self.lock().peers = addresses.to_vec();
         Ok(())
     }
 }

@@ -8,23 +8,21 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use skep_ebpf_loader::{DataPlane, LoadOptions};
 use skep_network::{Peer, PodNetwork};
 use skep_tests::{
     NetBox, Segment,
-    cgroup::CgroupTree,
     load::{self, Mode, Plan, Server},
     netbox::run_in,
 };
 
-use super::{TestNode, eventually, fake, pod};
+use super::{TestNode, eventually, fake, plane::Plane, pod};
 
-fn serve(netns: &Path, ip: IpAddr) -> Result<Server> {
+pub(crate) fn serve(netns: &Path, ip: IpAddr) -> Result<Server> {
     run_in(netns, || load::serve(SocketAddr::new(ip, 0)))?
 }
 
 /// A few transactions from a namespace, of which none may fail.
-fn talk(netns: &Path, target: SocketAddr) -> Result<()> {
+pub(crate) fn talk(netns: &Path, target: SocketAddr) -> Result<()> {
     for mode in Mode::ALL {
         let plan = Plan { mode, target, connections: 1, time: Duration::from_millis(50) };
         let report = run_in(netns, || load::run(&plan))??;
@@ -156,23 +154,8 @@ fn pods_reach_each_other_through_the_data_plane_and_purge_leaves_no_pin() -> Res
         return Ok(());
     }
     let mut node = TestNode::new("ebpf")?;
-    let cgroup = CgroupTree::create(node.netbox.name())?;
-    let pin_dir = Path::new("/sys/fs/bpf").join(node.netbox.name());
-    let options = LoadOptions {
-        pin_dir: pin_dir.clone(),
-        cgroup: cgroup.unified().map(Path::to_owned),
-        ..LoadOptions::default()
-    };
-    let data_plane = match node.netbox.run(|| DataPlane::load(options))? {
-        Ok(loaded) => Arc::new(loaded),
-        Err(error) if skep_tests::may_skip() => {
-            eprintln!("SKIPPED: no data plane: {error}");
-            return Ok(());
-        }
-        Err(error) => return Err(error.into()),
-    };
-    node.config.data_plane = Some(Arc::clone(&data_plane) as _);
-    let outcome = node.test(|network| async move {
+    let Some(plane) = Plane::load(&mut node)? else { return Ok(()) };
+    node.test(|network| async move {
         let (a, b) = (network.setup(&pod("a")).await?, network.setup(&pod("b")).await?);
         for ip in &b.ips {
             let server = serve(&b.netns, *ip)?;
@@ -184,8 +167,9 @@ fn pods_reach_each_other_through_the_data_plane_and_purge_leaves_no_pin() -> Res
         })?;
         ensure!(unreachable.is_err(), "a pod that is gone answers");
         Ok(())
-    });
-    node.netbox.run(|| DataPlane::purge(&pin_dir))??;
+    })?;
+    let pin_dir = plane.pin_dir.clone();
+    drop(plane);
     ensure!(!pin_dir.exists(), "pins are left");
-    outcome
+    Ok(())
 }
