@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -11,8 +12,8 @@ use skep_auth::pki::Pki;
 use skep_client::{Client, ClientConfig, kubeconfig};
 use skep_node_agent::server::TlsFiles;
 use skep_node_agent::{AgentConfig, PodRouting, TUNNEL_PORT};
-use skep_service_proxy::ProxyMode;
 use skep_service_proxy::serve::ServeOptions;
+use skep_service_proxy::{NodePortAddress, ProxyMode, ProxyOptions, TimeoutOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::folders::Folders;
@@ -82,6 +83,22 @@ pub(crate) struct NodeOptions {
     /// Who translates service addresses: ebpf, nftables or iptables; by default the first that the kernel can do.
     #[arg(long, env = "SKEP_PROXY_MODE", value_name = "MODE")]
     pub(crate) proxy_mode: Option<ProxyMode>,
+    /// Where node ports are served: primary, localhost, all or networks; everywhere by default.
+    #[arg(long, value_delimiter = ',', value_name = "WHERE")]
+    pub(crate) nodeport_addresses: Vec<NodePortAddress>,
+    /// Give all that goes to a cluster IP the node's address; services are then translated by rules.
+    #[arg(long)]
+    pub(crate) masquerade_all: bool,
+    /// How long an idle TCP connection through this node's translation is remembered, in seconds; by default as the
+    /// sysctl nf_conntrack_tcp_timeout_established says (a day at most), else 8000.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) conntrack_tcp_timeout_established: Option<u32>,
+    /// The same for UDP without an answer; by default as nf_conntrack_udp_timeout says, else 30.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) conntrack_udp_timeout: Option<u32>,
+    /// The same for UDP with answers; by default as nf_conntrack_udp_timeout_stream says, else 120.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) conntrack_udp_timeout_stream: Option<u32>,
     /// Where the service proxy answers /healthz and /livez; "none": nowhere.
     #[arg(long, default_value = "0.0.0.0:10256", value_name = "IP:PORT")]
     pub(crate) healthz_bind_address: Listen,
@@ -111,6 +128,19 @@ impl NodeOptions {
         self.node_ip.map_or_else(host::address, Ok)
     }
 
+    fn proxy(&self) -> ProxyOptions {
+        let seconds = |seconds: Option<u32>| seconds.map(|seconds| Duration::from_secs(seconds.into()));
+        ProxyOptions {
+            node_port_addresses: self.nodeport_addresses.clone(),
+            masquerade_all: self.masquerade_all,
+            timeouts: TimeoutOptions {
+                tcp_established: seconds(self.conntrack_tcp_timeout_established),
+                udp: seconds(self.conntrack_udp_timeout),
+                udp_stream: seconds(self.conntrack_udp_timeout_stream),
+            },
+        }
+    }
+
     /// The agent's settings for this node.
     pub(crate) fn config(
         &self,
@@ -135,6 +165,7 @@ impl NodeOptions {
             tunnel_port: self.vxlan_port,
             max_pods: self.max_pods,
             proxy_mode: self.proxy_mode,
+            proxy_options: self.proxy(),
             proxy_serve: ServeOptions {
                 healthz: self.healthz_bind_address.0,
                 metrics: self.metrics_bind_address.0,

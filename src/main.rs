@@ -38,11 +38,11 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Run a one-node cluster in the foreground.
-    Up(up::Options),
+    Up(Box<up::Options>),
     /// Run the control plane only.
-    Server(server::Options),
+    Server(Box<server::Options>),
     /// Run a node only.
-    Agent(agent::Options),
+    Agent(Box<agent::Options>),
     /// Write the credentials for another machine to join as a node.
     Credentials(agent::CredentialsOptions),
     /// Make, list and delete the tokens by which machines join.
@@ -81,9 +81,9 @@ fn run(args: Args) -> Result<()> {
     let filter = EnvFilter::try_new(args.log.as_deref().unwrap_or(default)).context("reading --log")?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match args.command {
-        Command::Up(options) => up::main(options),
-        Command::Server(options) => server::main(options),
-        Command::Agent(options) => agent::main(options),
+        Command::Up(options) => up::main(*options),
+        Command::Server(options) => server::main(*options),
+        Command::Agent(options) => agent::main(*options),
         Command::Credentials(options) => agent::credentials(&options),
         Command::Token(options) => token::main(&options),
         Command::Down(options) => down::main(options),

@@ -142,7 +142,11 @@ async fn services(config: &AgentConfig) -> Result<Services, Error> {
     if !config.data_plane {
         return Ok(Services { data_plane: None, mode: None });
     }
-    let wanted = config.proxy_mode;
+    let mut wanted = config.proxy_mode;
+    if config.proxy_options.masquerade_all && wanted.is_none() {
+        // Programs cannot: a socket dials the endpoint itself.
+        wanted = first_rules().await;
+    }
     if let Some(mode) = wanted {
         mode.probe_rules().await?;
     }
@@ -300,6 +304,7 @@ fn proxy_config(
         service_cidrs,
         netns_dir: config.run_dir.join("netns"),
         record: Some(config.proxy_record()),
+        options: config.proxy_options.clone(),
         serve: config.proxy_serve.clone(),
         settled,
         metrics: metrics.proxy.clone(),

@@ -9,7 +9,7 @@ use std::{
 use k8s_openapi::api::core::v1::Taint;
 use skep_client::Client;
 use skep_network::PodRouting;
-use skep_service_proxy::{ProxyMode, serve::ServeOptions};
+use skep_service_proxy::{ProxyMode, ProxyOptions, serve::ServeOptions};
 
 use crate::server::TlsFiles;
 
@@ -73,6 +73,8 @@ pub struct AgentConfig {
     pub data_plane: bool,
     /// Who translates service addresses; none: the best that the kernel can do.
     pub proxy_mode: Option<ProxyMode>,
+    /// What kube-proxy lets one choose.
+    pub proxy_options: ProxyOptions,
     /// Where the service proxy serves its health and metrics.
     pub proxy_serve: ServeOptions,
     /// Most pods on this node.
@@ -118,6 +120,7 @@ impl AgentConfig {
             resolv_conf: "/etc/resolv.conf".into(),
             data_plane: true,
             proxy_mode: None,
+            proxy_options: ProxyOptions::default(),
             proxy_serve: ServeOptions::usual(),
             max_pods: 110,
         }

@@ -56,10 +56,11 @@ impl Running {
         Ok(Self { child, input, lines })
     }
 
-    /// A server that answers with `name`.
-    pub(crate) fn serve(spot: Spot<'_>, name: &str, ports: &[u16]) -> Result<Self> {
+    /// A server that answers with `name`, at some addresses or at all.
+    pub(crate) fn serve(spot: Spot<'_>, name: &str, ports: &[u16], at: &[&str]) -> Result<Self> {
         let mut command = spot.command();
         command.args(["serve", name]).args(ports.iter().map(ToString::to_string));
+        command.args(at.iter().flat_map(|address| ["--at", address]));
         let mut running = Self::start(command)?;
         running.line().with_context(|| format!("server {name}"))?;
         Ok(running)

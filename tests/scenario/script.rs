@@ -13,6 +13,9 @@ pub(crate) struct Scenario {
     /// What it shows.
     #[serde(rename = "about")]
     pub(crate) _about: String,
+    /// The behaviours of `checklist.txt`, and of the conformance list, that it holds.
+    #[serde(default)]
+    pub(crate) holds: Vec<String>,
     /// The back ends it is for, if not for all.
     pub(crate) modes: Option<Vec<String>>,
     pub(crate) steps: Vec<Step>,
@@ -29,7 +32,10 @@ pub(crate) struct Step {
     pub(crate) delete: Vec<String>,
     /// Labels and taints of the node, merged into it.
     pub(crate) node: Option<Value>,
-    /// Ends the proxy and starts it again, in this mode if one is given.
+    /// Words for `ip` in the node, before anything else.
+    #[serde(default)]
+    pub(crate) ip: Vec<String>,
+    /// Ends the proxy and starts it again, in this mode if one is given, and with these options.
     pub(crate) restart: Option<Restart>,
     /// Removes all rules behind the proxy's back.
     #[serde(default)]
@@ -46,6 +52,16 @@ pub(crate) struct Step {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Restart {
     pub(crate) mode: Option<String>,
+    #[serde(default)]
+    pub(crate) options: Options,
+}
+
+/// Options of the proxy, as kube-proxy names them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(crate) struct Options {
+    pub(crate) masquerade_all: bool,
+    pub(crate) node_port_addresses: Vec<String>,
 }
 
 /// A service, or some of its endpoints.
@@ -93,8 +109,9 @@ pub(crate) enum Endpoint {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Dial {
+    /// A name of the world; `POD/wire`: past the programs of sockets, as a pod that has opted out.
     pub(crate) from: String,
-    /// `tcp ADDRESS:PORT` or `udp ADDRESS:PORT`.
+    /// `tcp ADDRESS:PORT` or `udp ADDRESS:PORT`; `udp-each`: over a socket that is not connected.
     pub(crate) to: String,
 }
 
@@ -122,6 +139,8 @@ pub(crate) enum Check {
     },
     /// An open flow.
     Flow { flow: String, answers: Vec<String> },
+    /// Open flows, each by itself.
+    Flows { flows: Vec<String>, answers: Vec<String> },
     /// A GET to a port of the node.
     Get { get: String, status: u16, body: Option<String> },
     /// The kernel holds nothing of these modes.

@@ -19,14 +19,14 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 use skep_ebpf_loader::{DataPlane, LoadOptions, inspect::Inspector, tables::Tables};
 use skep_network::{NetworkConfig, Peer, PodAttachment, PodDataPath, PodNetwork, PodRequest};
-use skep_service_proxy::{ProxyConfig, ProxyMode, purge_rules, serve::ServeOptions};
+use skep_service_proxy::{ProxyConfig, ProxyMode, ProxyOptions, purge_rules, serve::ServeOptions};
 use skep_tests::{NetBox, Segment, cgroup::CgroupTree, succeed};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
 use crate::probe::{Running, Spot};
-use crate::script::{Check, Dial, Names, Scenario, Step};
+use crate::script::{Check, Dial, Names, Options, Scenario, Step};
 
 /// How long a change may take to have its effect.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -52,6 +52,7 @@ pub(crate) struct World {
     servers: Vec<Running>,
     proxy: Option<Proxy>,
     mode: ProxyMode,
+    options: Options,
     pods: BTreeMap<String, PodAttachment>,
     api: Api,
     config: NetworkConfig,
@@ -122,6 +123,7 @@ impl World {
             servers: Vec::new(),
             proxy: None,
             mode,
+            options: Options::default(),
             pods,
             api: Api::new(),
             config,
@@ -136,28 +138,32 @@ impl World {
         };
         world.serve()?;
         world.api.put("nodes", "n1", json!({"metadata": {"name": "n1"}, "status": {}}));
-        world.start(mode)?;
+        world.start(mode, Options::default())?;
         Ok(world)
     }
 
     fn serve(&mut self) -> Result<()> {
         let mut servers = Vec::new();
         for name in self.pods.keys() {
-            servers.push(Running::serve(self.spot(name)?, name, &PORTS)?);
+            servers.push(Running::serve(self.spot(name)?, name, &PORTS, &[])?);
         }
-        for (name, v4, _) in FAR_PODS {
-            // Both live in one namespace: each binds all addresses, at ports of its own.
+        for (name, v4, v6) in FAR_PODS {
+            // Both live in one namespace.
             let ports = if v4.ends_with('5') { PORTS } else { PORTS.map(|port| port + 100) };
-            servers.push(Running::serve(self.spot("far")?, name, &ports)?);
+            servers.push(Running::serve(self.spot("far")?, name, &ports, &[v4, v6])?);
         }
-        servers.push(Running::serve(self.spot("node")?, "host", &[HOST_PORT])?);
-        servers.push(Running::serve(self.spot("client")?, "client", &[CLIENT_PORT])?);
+        servers.push(Running::serve(self.spot("node")?, "host", &[HOST_PORT], &[])?);
+        servers.push(Running::serve(self.spot("client")?, "client", &[CLIENT_PORT], &[])?);
         self.servers = servers;
         Ok(())
     }
 
     /// Where a name is.
     fn spot(&self, name: &str) -> Result<Spot<'_>> {
+        if let Some(pod) = name.strip_suffix("/wire") {
+            // The programs of sockets are the cgroup's.
+            return Ok(Spot { cgroup: None, ..self.spot(pod)? });
+        }
         if let Some(pod) = self.pods.get(name) {
             return Ok(Spot { netns: &pod.netns, cgroup: Some(&self.cgroup) });
         }
@@ -173,6 +179,7 @@ impl World {
     }
 
     fn address(&self, name: &str, v6: bool) -> Result<IpAddr> {
+        let name = name.trim_end_matches("/wire");
         let text = match name {
             "node" => NODE[usize::from(v6)],
             "client" => CLIENT[usize::from(v6)],
@@ -183,7 +190,7 @@ impl World {
     }
 
     /// Starts the proxy and waits until it serves what there is.
-    fn start(&mut self, mode: ProxyMode) -> Result<()> {
+    fn start(&mut self, mode: ProxyMode, options: Options) -> Result<()> {
         let (cancel, settled) = (CancellationToken::new(), watch::Sender::new(None));
         let receiver = settled.subscribe();
         let data_plane = self.load(mode)?;
@@ -203,6 +210,15 @@ impl World {
             service_cidrs: nets(&SERVICE_RANGES)?,
             netns_dir: self.config.run_dir.join("netns"),
             record: Some(self.dir.join("proxy.json")),
+            options: ProxyOptions {
+                node_port_addresses: options
+                    .node_port_addresses
+                    .iter()
+                    .map(|text| text.parse().map_err(|error| anyhow!("{error}")))
+                    .collect::<Result<_>>()?,
+                masquerade_all: options.masquerade_all,
+                ..ProxyOptions::default()
+            },
             serve: ServeOptions {
                 healthz: Some("0.0.0.0:10256".parse()?),
                 metrics: Some("127.0.0.1:10249".parse()?),
@@ -227,6 +243,7 @@ impl World {
             thread::sleep(Duration::from_millis(20));
         }
         self.mode = mode;
+        self.options = options;
         self.proxy = Some(proxy);
         self.route_services(mode.is_rules())
     }
@@ -264,8 +281,8 @@ impl World {
             }
         }
         self.api.put("nodes", "n1", json!({"metadata": {"name": "n1"}, "status": {}}));
-        if self.mode != mode {
-            self.restart(mode)?;
+        if self.mode != mode || self.options != Options::default() {
+            self.restart(mode, Options::default())?;
         }
         result
     }
@@ -282,14 +299,17 @@ impl World {
         println!("{text}");
     }
 
-    fn restart(&mut self, mode: ProxyMode) -> Result<()> {
+    fn restart(&mut self, mode: ProxyMode, options: Options) -> Result<()> {
         if let Some(proxy) = self.proxy.take() {
             proxy.stop()?;
         }
-        self.start(mode)
+        self.start(mode, options)
     }
 
     fn step(&mut self, step: &Step) -> Result<()> {
+        for words in &step.ip {
+            self.node.ip(words)?;
+        }
         if let Some(change) = &step.node {
             let mut node = self.api.get("nodes", "n1").context("the node")?;
             merge(&mut node, change);
@@ -309,7 +329,7 @@ impl World {
                 Some(mode) => mode.parse().map_err(|error| anyhow!("{error}"))?,
                 None => self.mode,
             };
-            self.restart(mode)?;
+            self.restart(mode, restart.options.clone())?;
         }
         if step.flush {
             succeed(self.node.command("nft").args(["flush", "ruleset"]))?;
@@ -362,6 +382,9 @@ impl World {
                 );
                 Ok(())
             }
+            Check::Flows { flows, answers } => flows.iter().try_for_each(|flow| {
+                self.look(&Check::Flow { flow: flow.clone(), answers: answers.clone() })
+            }),
             Check::Get { get, status, body } => {
                 let (address, path) = get.split_once('/').context("ADDRESS/PATH")?;
                 let address = address.parse()?;
@@ -538,7 +561,11 @@ fn merge(into: &mut Value, change: &Value) {
     match (into, change) {
         (Value::Object(into), Value::Object(change)) => {
             for (key, value) in change {
-                merge(into.entry(key.clone()).or_insert(Value::Null), value);
+                if value.is_null() {
+                    into.remove(key);
+                } else {
+                    merge(into.entry(key.clone()).or_insert(Value::Null), value);
+                }
             }
         }
         (into, change) => *into = change.clone(),

@@ -1,15 +1,16 @@
-//! Which test holds which behaviour of Kubernetes' conformance list.
+//! Which test holds which behaviour: of Kubernetes' conformance list, and of kube-proxy.
 //!
-//! `tests/conformance/checklist.txt` names the behaviours. A test claims those it holds in its doc
-//! comment, by a line `/// Holds AM-33, AM-34.`; the table in `tests/conformance/README.md` is made from
-//! these lines, and `cargo xtask tidy` fails when it is not current or a claim names no behaviour.
+//! `tests/conformance/checklist.txt` and `tests/scenarios/checklist.txt` name the behaviours. A test claims those it
+//! holds in its doc comment, by a line `/// Holds AM-33, AM-34.`, a scenario by its list `holds`; the tables in the
+//! `README.md` beside the lists are made from these lines, and `cargo xtask tidy` fails when one is not current or a
+//! claim names no behaviour.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::cmd::step;
 use crate::{paths, tidy};
@@ -57,27 +58,88 @@ fn is_id(word: &str) -> bool {
     word.len() - number.len() == 2 && number.strip_prefix('-').is_some_and(|n| n.parse::<u16>().is_ok())
 }
 
-/// The table as it should be.
-fn table() -> Result<String> {
+/// The claims of a scenario: its list `holds`, on one line.
+fn scenario_claims(text: &str) -> Vec<String> {
+    let lists =
+        text.lines().filter_map(|line| line.strip_prefix("holds: [")?.split_once(']').map(|(list, _)| list));
+    lists.flat_map(|list| list.split(", ")).map(str::to_owned).collect()
+}
+
+/// A list of behaviours, and what is written above the table of who holds them.
+struct List {
+    folder: &'static str,
+    /// What its ids begin with, if that tells them from those of the other list.
+    prefix: Option<&'static str>,
+    intro: &'static str,
+    source: &'static str,
+}
+
+const LISTS: [List; 2] = [
+    List {
+        folder: "tests/conformance",
+        prefix: None,
+        intro: "# Conformance\n\nThe behaviours of Kubernetes' conformance list (v1.36), in our words, and the tests \
+                here that hold them.\nMade by `cargo xtask conformance` from the `Holds` lines of the tests; do not \
+                edit. A behaviour without a test\nmay work; nothing shows it. Our tests are not the upstream suite, \
+                which was not run.\n\n",
+        source: "since",
+    },
+    List {
+        folder: "tests/scenarios",
+        prefix: Some("KP-"),
+        intro: "# What kube-proxy does\n\nIts behaviours, in our words, and the scenarios that hold them: each \
+                scenario runs against every back end (eBPF,\nnftables, iptables) unless it names those it is for. \
+                Made by `cargo xtask conformance` from the lists `holds` of the\nscenarios; do not edit. The letters \
+                say where it is written: P in its source, D in the documentation, C in its\nconfiguration.\n\n",
+        source: "source",
+    },
+];
+
+/// Who holds what, by id.
+fn holders() -> Result<BTreeMap<String, Vec<String>>> {
     let root = paths::workspace();
-    let list = fs::read_to_string(root.join("tests/conformance/checklist.txt"))?;
-    let mut tests: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for file in tidy::tracked("*.rs")? {
         let place = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
         for (id, name) in claims(&fs::read_to_string(&file)?) {
-            tests.entry(id).or_default().push(format!("[{name}](../../{place})"));
+            found.entry(id).or_default().push(format!("[{name}](../../{place})"));
         }
     }
-    render(&list, tests)
+    for file in tidy::tracked("tests/scenarios/*.yaml")? {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for id in scenario_claims(&fs::read_to_string(&file)?) {
+            found.entry(id).or_default().push(format!("[{name}](../../tests/scenarios/{name})"));
+        }
+    }
+    Ok(found)
 }
 
-fn render(list: &str, mut tests: BTreeMap<String, Vec<String>>) -> Result<String> {
+impl List {
+    /// The table as it should be.
+    fn table(&self, mut holders: BTreeMap<String, Vec<String>>) -> Result<String> {
+        let prefixes: Vec<&str> = LISTS.iter().filter_map(|list| list.prefix).collect();
+        holders.retain(|id, _| match self.prefix {
+            Some(prefix) => id.starts_with(prefix),
+            None => !prefixes.iter().any(|prefix| id.starts_with(prefix)),
+        });
+        let file = format!("{}/checklist.txt", self.folder);
+        let list = fs::read_to_string(paths::workspace().join(&file))?;
+        render(self, &list, holders).with_context(|| file)
+    }
+
+    fn target(&self) -> PathBuf {
+        paths::workspace().join(self.folder).join("README.md")
+    }
+}
+
+fn render(list: &List, text: &str, mut tests: BTreeMap<String, Vec<String>>) -> Result<String> {
     let (mut body, mut summary) = (String::new(), Vec::<(&str, usize, usize)>::new());
-    for line in list.lines() {
+    for line in text.lines() {
         match parse(line) {
             Some(Line::Group(name)) => {
                 summary.push((name, 0, 0));
-                write!(body, "\n## {name}\n\n| id | since | behaviour | held by |\n|---|---|---|---|\n")?;
+                let source = list.source;
+                write!(body, "\n## {name}\n\n| id | {source} | behaviour | held by |\n|---|---|---|---|\n")?;
             }
             Some(Line::Part(name)) => writeln!(body, "| | | **{name}** | |")?,
             Some(Line::Behaviour { id, release, what }) => {
@@ -90,45 +152,45 @@ fn render(list: &str, mut tests: BTreeMap<String, Vec<String>>) -> Result<String
                 writeln!(body, "| {id} | {release} | {what} | {} |", holders.join(", "))?;
             }
             None if line.trim().is_empty() => {}
-            None => bail!("tests/conformance/checklist.txt: not understood: {line}"),
+            None => bail!("not understood: {line}"),
         }
     }
     if let Some((id, holders)) = tests.into_iter().next() {
         bail!("{} claims {id}, which the checklist does not have", holders.join(", "));
     }
-    let mut text = String::from(
-        "# Conformance\n\nThe behaviours of Kubernetes' conformance list (v1.36), in our words, and the tests here that \
-         hold them.\nMade by `cargo xtask conformance` from the `Holds` lines of the tests; do not edit. A behaviour \
-         without a test\nmay work; nothing shows it. Our tests are not the upstream suite, which was not run.\n\n\
-         | group | behaviours | held by a test |\n|---|--:|--:|\n",
-    );
+    let mut table = list.intro.to_owned();
+    table.push_str("| group | behaviours | held by a test |\n|---|--:|--:|\n");
     for (name, all, held) in &summary {
-        writeln!(text, "| {name} | {all} | {held} |")?;
+        writeln!(table, "| {name} | {all} | {held} |")?;
     }
     let sum = |of: fn(&(&str, usize, usize)) -> usize| summary.iter().map(of).sum::<usize>();
-    writeln!(text, "| **all** | {} | {} |", sum(|row| row.1), sum(|row| row.2))?;
-    text.push_str(&body);
-    Ok(text)
+    writeln!(table, "| **all** | {} | {} |", sum(|row| row.1), sum(|row| row.2))?;
+    table.push_str(&body);
+    Ok(table)
 }
 
-fn target() -> PathBuf {
-    paths::workspace().join("tests/conformance/README.md")
-}
-
-/// Writes the table.
+/// Writes the tables.
 pub(crate) fn write() -> Result<()> {
-    fs::write(target(), table()?)?;
-    step("wrote tests/conformance/README.md");
+    let holders = holders()?;
+    for list in &LISTS {
+        fs::write(list.target(), list.table(holders.clone())?)?;
+        step(&format!("wrote {}/README.md", list.folder));
+    }
     Ok(())
 }
 
 /// Problems for `tidy`.
 pub(crate) fn check() -> Vec<String> {
-    match table() {
-        Ok(text) if fs::read_to_string(target()).is_ok_and(|current| current == text) => Vec::new(),
-        Ok(_) => vec!["tests/conformance/README.md is not current: run cargo xtask conformance".to_owned()],
-        Err(error) => vec![format!("{error:#}")],
-    }
+    let holders = match holders() {
+        Ok(holders) => holders,
+        Err(error) => return vec![format!("{error:#}")],
+    };
+    let problem = |list: &List| match list.table(holders.clone()) {
+        Ok(text) if fs::read_to_string(list.target()).is_ok_and(|current| current == text) => None,
+        Ok(_) => Some(format!("{}/README.md is not current: run cargo xtask conformance", list.folder)),
+        Err(error) => Some(format!("{error:#}")),
+    };
+    LISTS.iter().filter_map(problem).collect()
 }
 
 #[cfg(test)]
@@ -153,11 +215,17 @@ mod tests {
     }
 
     #[test]
+    fn a_scenario_claims_by_its_list() {
+        let text = "about: It works.\nholds: [KP-01, NE-46]\nsteps: []\n";
+        assert_eq!(scenario_claims(text), ["KP-01", "NE-46"]);
+    }
+
+    #[test]
     fn an_unknown_id_is_refused() {
         let claim = || BTreeMap::from([("XX-1".to_owned(), vec!["test".to_owned()])]);
-        let error = render("## sig-auth (1)\nAU-01 (v1) It works.", claim()).expect_err("unknown");
+        let error = render(&LISTS[0], "## sig-auth (1)\nAU-01 (v1) It works.", claim()).expect_err("unknown");
         assert!(error.to_string().contains("XX-1"), "{error}");
-        let table = render("## sig-x (1)\nXX-1 (v1) It works.", claim()).expect("known");
+        let table = render(&LISTS[0], "## sig-x (1)\nXX-1 (v1) It works.", claim()).expect("known");
         assert!(table.contains("| XX-1 | v1 | It works. | test |"), "{table}");
         assert!(table.contains("| sig-x | 1 | 1 |"), "{table}");
     }

@@ -74,7 +74,7 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
-    /// Write tests/conformance/README.md: which test holds which behaviour of the conformance list.
+    /// Write the tables of which test holds which behaviour: tests/conformance/README.md, tests/scenarios/README.md.
     Conformance,
     /// Take the API's descriptions from the k8s-openapi crate into the table the server embeds.
     Descriptions,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::error::{Error, Result};
 
-/// All addresses that node ports are served at: those of every interface and loopback, without link-local ones.
+/// All addresses of this node: those of every interface and loopback, without link-local ones.
 /// `first` (the node's own idea of its address) comes first.
 pub(crate) fn node_addresses(first: &[IpAddr]) -> Result<Vec<IpAddr>> {
     let interfaces = nix::ifaddrs::getifaddrs().map_err(|errno| Error::Addresses(errno.into()))?;

@@ -49,11 +49,11 @@ impl Backend {
     pub(crate) async fn new(config: &ProxyConfig) -> Result<Self> {
         let metrics = config.metrics.clone();
         Ok(match (config.mode, &config.data_plane) {
-            (ProxyMode::Ebpf, Some(plane)) => {
-                let (plane, folder) = (plane.clone(), config.netns_dir.clone());
-                let ebpf = Ebpf::new(plane, &config.keep_source, config.attach_uplinks, folder, metrics)?;
-                Self::Ebpf(Box::new(ebpf))
+            (mode @ ProxyMode::Ebpf, _) if config.options.masquerade_all => {
+                let why = "a socket that dials an endpoint itself keeps its address: masquerade all by rules";
+                return Err(Error::Mode { mode, why: why.to_owned() });
             }
+            (ProxyMode::Ebpf, Some(plane)) => Self::Ebpf(Box::new(Ebpf::new(plane.clone(), config)?)),
             (mode @ ProxyMode::Ebpf, None) => {
                 return Err(Error::Mode { mode, why: "the eBPF programs are not loaded".to_owned() });
             }
@@ -95,13 +95,20 @@ impl Backend {
         if matches!(self, Self::Ebpf(_)) { 32_768 } else { usize::MAX }
     }
 
-    /// Takes the node's addresses; all services must be synced again after it.
-    pub(crate) fn set_addresses(&mut self, config: &ProxyConfig, addresses: &[IpAddr]) -> Result<()> {
+    /// Takes the node's addresses, and those of them that serve node ports; all services must be synced again after
+    /// it.
+    pub(crate) fn set_addresses(
+        &mut self,
+        config: &ProxyConfig,
+        addresses: &[IpAddr],
+        node_ports: &[IpAddr],
+    ) -> Result<()> {
         let ground = || Ground {
-            node_addresses: addresses.iter().copied().collect(),
+            node_addresses: node_ports.iter().copied().collect(),
             pods: config.cluster_cidrs.clone(),
             services: config.service_cidrs.clone(),
             keep_source: config.keep_source.clone(),
+            masquerade_all: config.options.masquerade_all,
         };
         match self {
             Self::Ebpf(ebpf) => ebpf.set_addresses(addresses)?,

@@ -57,6 +57,8 @@ pub(crate) struct Ground {
     pub(crate) services: Vec<IpNet>,
     /// Whether pods' packets that leave the cluster get the node's address, and what is not leaving.
     pub(crate) keep_source: Vec<IpNet>,
+    /// Whether all that goes to a cluster IP gets the node's address.
+    pub(crate) masquerade_all: bool,
 }
 
 impl Ground {

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::mode::ProxyMode;
+use crate::options::ProxyOptions;
 use crate::serve::{self, Health, HealthChecks, ServeOptions};
 use proxy::Proxy;
 use sources::Sources;
@@ -29,8 +30,8 @@ use sources::Sources;
 pub struct ProxyConfig {
     /// The own node's name.
     pub node_name: String,
-    /// The node's addresses, the preferred one of each family first. Node ports are served there, on loopback, and
-    /// on every other address of the node's interfaces; translated packets take the preferred one as their source.
+    /// The node's addresses, the preferred one of each family first; those of its interfaces come in addition.
+    /// Translated packets take the preferred one as their source.
     pub node_addresses: Vec<IpAddr>,
     /// Who translates.
     pub mode: ProxyMode,
@@ -48,6 +49,8 @@ pub struct ProxyConfig {
     pub netns_dir: PathBuf,
     /// The file that says in which mode this node was left; none: every start looks for all.
     pub record: Option<PathBuf>,
+    /// What kube-proxy lets one choose.
+    pub options: ProxyOptions,
     /// Where health and metrics are served.
     pub serve: ServeOptions,
     /// Told the mode once it serves everything and the others are gone.

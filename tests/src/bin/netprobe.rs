@@ -18,9 +18,12 @@ enum Arguments {
     Serve {
         /// The name to answer with.
         name: String,
-        /// The ports, TCP and UDP, of every address.
+        /// The ports, TCP and UDP.
         #[arg(required = true)]
         ports: Vec<u16>,
+        /// The addresses; every one if none is given.
+        #[arg(long)]
+        at: Vec<IpAddr>,
     },
     /// Asks over fresh connections; prints a line each.
     Dial {
@@ -54,11 +57,13 @@ enum Arguments {
 enum Protocol {
     Tcp,
     Udp,
+    /// UDP over a socket that is not connected: each datagram says where it goes.
+    UdpEach,
 }
 
 fn main() -> Result<()> {
     match Arguments::parse() {
-        Arguments::Serve { name, ports } => serve(&name, &ports),
+        Arguments::Serve { name, ports, at } => serve(&name, &ports, &at),
         Arguments::Dial { protocol, target, count, gap, milliseconds } => {
             for number in 0..count {
                 if number > 0 {
@@ -88,10 +93,13 @@ fn plain(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
-fn serve(name: &str, ports: &[u16]) -> Result<()> {
-    for &port in ports {
-        let listener = TcpListener::bind(format!("[::]:{port}")).with_context(|| format!("TCP {port}"))?;
-        let socket = UdpSocket::bind(format!("[::]:{port}")).with_context(|| format!("UDP {port}"))?;
+fn serve(name: &str, ports: &[u16], at: &[IpAddr]) -> Result<()> {
+    let every = [IpAddr::from([0; 16])];
+    let addresses = if at.is_empty() { &every } else { at };
+    let places = addresses.iter().flat_map(|ip| ports.iter().map(|port| SocketAddr::new(*ip, *port)));
+    for place in places {
+        let listener = TcpListener::bind(place).with_context(|| format!("TCP {place}"))?;
+        let socket = UdpSocket::bind(place).with_context(|| format!("UDP {place}"))?;
         let tcp_name = name.to_owned();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -129,6 +137,7 @@ fn answer_stream(stream: &TcpStream, name: &str) {
 enum Flow {
     Tcp(BufReader<TcpStream>),
     Udp(UdpSocket),
+    UdpEach(UdpSocket, SocketAddr),
 }
 
 impl Flow {
@@ -139,11 +148,14 @@ impl Flow {
                 stream.set_read_timeout(Some(limit))?;
                 Ok(Self::Tcp(BufReader::new(stream)))
             }
-            Protocol::Udp => {
+            Protocol::Udp | Protocol::UdpEach => {
                 let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
                 let socket = UdpSocket::bind(any)?;
-                socket.connect(target)?;
                 socket.set_read_timeout(Some(limit))?;
+                if matches!(protocol, Protocol::UdpEach) {
+                    return Ok(Self::UdpEach(socket, target));
+                }
+                socket.connect(target)?;
                 Ok(Self::Udp(socket))
             }
         }
@@ -160,6 +172,16 @@ impl Flow {
                 let mut buffer = [0; 256];
                 let length = socket.recv(&mut buffer)?;
                 Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+            }),
+            Self::UdpEach(socket, target) => socket.send_to(b"?", *target).and_then(|_| {
+                let mut buffer = [0; 256];
+                let (length, from) = socket.recv_from(&mut buffer)?;
+                // Whoever answers must look like the one who was asked.
+                if from == *target {
+                    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+                } else {
+                    Ok(format!("stranger {from}"))
+                }
             }),
         };
         match asked {

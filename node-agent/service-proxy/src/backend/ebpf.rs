@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use skep_ebpf_abi::UDP;
+use skep_ebpf_abi::conntrack::Timeouts;
 use skep_ebpf_loader::DataPlane;
 use skep_ebpf_loader::sockets::Gone;
 use skep_ebpf_loader::tables::Change;
@@ -17,7 +17,10 @@ use crate::desired::ServiceTables;
 use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::names::ServiceName;
+use crate::options::TimeoutOptions;
 use crate::reconcile::Reconciler;
+use crate::run::ProxyConfig;
+use crate::timeouts;
 
 /// Writes before other tasks get their turn: about a millisecond.
 const WRITES_A_TURN: usize = 4096;
@@ -28,6 +31,9 @@ pub(crate) struct Ebpf {
     reconciler: Reconciler,
     attach_uplinks: bool,
     netns_dir: PathBuf,
+    timeouts: TimeoutOptions,
+    /// What the programs were told last.
+    told: Option<Timeouts>,
     /// Whether what nobody claims has been removed once since the start.
     pruned: bool,
     metrics: Metrics,
@@ -35,20 +41,34 @@ pub(crate) struct Ebpf {
 
 impl Ebpf {
     /// Reads the maps, so that ids in use stay.
-    pub(crate) fn new(
-        plane: Arc<DataPlane>,
-        keep_source: &[IpNet],
-        attach_uplinks: bool,
-        netns_dir: PathBuf,
-        metrics: Metrics,
-    ) -> Result<Self> {
+    pub(crate) fn new(plane: Arc<DataPlane>, config: &ProxyConfig) -> Result<Self> {
         let reconciler = Reconciler::restore(plane.services().read()?, Instant::now());
-        if !keep_source.is_empty() {
-            let networks: Vec<(IpAddr, u8)> =
-                keep_source.iter().map(|network| (network.network(), network.prefix_len())).collect();
-            plane.set_masquerade(&networks)?;
+        if !config.keep_source.is_empty() {
+            let networks = config.keep_source.iter().map(|net| (net.network(), net.prefix_len()));
+            plane.set_masquerade(&networks.collect::<Vec<_>>())?;
         }
-        Ok(Self { plane, reconciler, attach_uplinks, netns_dir, pruned: false, metrics })
+        let mut made = Self {
+            plane,
+            reconciler,
+            attach_uplinks: config.attach_uplinks,
+            netns_dir: config.netns_dir.clone(),
+            timeouts: config.options.timeouts,
+            told: None,
+            pruned: false,
+            metrics: config.metrics.clone(),
+        };
+        made.tell_timeouts()?;
+        Ok(made)
+    }
+
+    /// Follows the sysctls.
+    fn tell_timeouts(&mut self) -> Result<()> {
+        let timeouts = timeouts::current(&self.timeouts);
+        if self.told != Some(timeouts) {
+            self.plane.set_timeouts(timeouts)?;
+            self.told = Some(timeouts);
+        }
+        Ok(())
     }
 
     pub(crate) fn services(&self) -> impl ExactSizeIterator<Item = &ServiceName> {
@@ -171,6 +191,7 @@ impl Ebpf {
     }
 
     pub(crate) async fn keep_house(&mut self) -> Result<()> {
+        self.tell_timeouts()?;
         let expired = self.reconciler.expire(Instant::now());
         // A program that had read the backend's id when it left may have connected a socket after the search.
         let late = expired.iter().filter_map(|change| match change {

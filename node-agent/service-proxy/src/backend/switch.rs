@@ -74,7 +74,9 @@ pub(crate) async fn settle(config: &ProxyConfig) -> Result<()> {
         // First, so that a crash leaves no change without its record.
         record.mode = config.mode;
         let path = sysctl(ROUTE_LOCALNET);
-        if let Ok(value) = fs::read_to_string(&path)
+        let is_needed = config.options.serves_loopback();
+        if is_needed
+            && let Ok(value) = fs::read_to_string(&path)
             && value.trim() != "1"
         {
             record.sysctls.entry(ROUTE_LOCALNET.to_owned()).or_insert_with(|| value.trim().to_owned());
@@ -82,7 +84,11 @@ pub(crate) async fn settle(config: &ProxyConfig) -> Result<()> {
         if let Some(path) = &config.record {
             write(path, &record)?;
         }
-        change(&mut record, ROUTE_LOCALNET, "1")?;
+        if is_needed {
+            change(&mut record, ROUTE_LOCALNET, "1")?;
+        } else {
+            restore(&mut record)?;
+        }
         if let Some(plane) = &config.data_plane {
             plane.leave_services()?;
         }

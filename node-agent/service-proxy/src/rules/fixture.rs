@@ -17,6 +17,7 @@ pub(super) fn ground() -> Ground {
         pods: nets(&["10.244.0.0/16", "fd00:10:244::/56"]),
         services: nets(&["10.96.0.0/16"]),
         keep_source: nets(&["10.244.0.0/16", "10.96.0.0/16"]),
+        masquerade_all: false,
     }
 }
 

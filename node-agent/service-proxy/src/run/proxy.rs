@@ -1,6 +1,7 @@
 //! The task that owns the back end: takes what changed, brings it in, tries again what failed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
@@ -30,6 +31,8 @@ pub(super) struct Proxy {
     sources: Sources,
     backend: Backend,
     node: NodeView,
+    /// All addresses of the node.
+    addresses: Vec<IpAddr>,
     /// Whether other modes have been removed since the start.
     settled: bool,
     /// What could not be brought in, and when it is tried again.
@@ -64,6 +67,7 @@ impl Proxy {
             sources,
             backend,
             node,
+            addresses: Vec::new(),
             settled: false,
             failed: Work::default(),
             retry_at: Instant::now(),
@@ -262,7 +266,7 @@ impl Proxy {
     async fn keep_house(&mut self) -> Result<()> {
         let intact = self.backend.keep_house().await?;
         self.config.metrics.backends.set(self.backend.backends() as i64);
-        if !intact || node_addresses(&self.config.node_addresses)? != self.node.node_port_addresses {
+        if !intact || node_addresses(&self.config.node_addresses)? != self.addresses {
             self.sources.dirty.add_all();
         }
         Ok(())
@@ -270,8 +274,11 @@ impl Proxy {
 
     fn look_at_node(&mut self) -> Result<()> {
         let addresses = node_addresses(&self.config.node_addresses)?;
-        self.backend.set_addresses(&self.config, &addresses)?;
-        self.node.node_port_addresses = addresses;
+        let config = &self.config;
+        let node_ports = config.options.node_port_addresses(&addresses, &config.node_addresses);
+        self.backend.set_addresses(config, &addresses, &node_ports)?;
+        self.node.node_port_addresses = node_ports;
+        self.addresses = addresses;
         self.node.zone = zone(self.sources.nodes.get("", &self.config.node_name).as_deref());
         Ok(())
     }

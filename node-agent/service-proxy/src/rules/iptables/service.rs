@@ -93,11 +93,16 @@ impl Writer<'_> {
         let mut rules = Vec::new();
         let pods = Ground::nets(&self.ground.pods, self.family);
         for entry in &self.unit.entries {
-            if let (Place::Cluster(address), [pods]) = (entry.place, pods.as_slice())
-                && entry.external == scope
-            {
+            let Place::Cluster(address) = entry.place else { continue };
+            if entry.external != scope {
+                continue;
+            }
+            let dialled = self.dialled(Some(address), entry);
+            if self.ground.masquerade_all {
+                rules.push(format!("{comment} {dialled} -j {MARK}"));
+            } else if let [pods] = pods.as_slice() {
                 // Someone may route the service range to this node from outside the cluster.
-                rules.push(format!("{comment} {} ! -s {pods} -j {MARK}", self.dialled(Some(address), entry)));
+                rules.push(format!("{comment} {dialled} ! -s {pods} -j {MARK}"));
             }
         }
         let endpoints: Vec<&BackendName> = self.unit.endpoints(scope).collect();

@@ -13,6 +13,7 @@ fn fragment(tables: &ServiceTables) -> Fragment {
     service(tables, &fixture::ground(), &Family::ALL)
 }
 
+/// Holds KP-31.
 #[test]
 fn every_kind_of_service_as_two_scripts() {
     let base = ground(&fixture::ground(), &Family::ALL);

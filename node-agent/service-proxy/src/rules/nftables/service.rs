@@ -87,18 +87,18 @@ impl Writer<'_> {
         let mut rules = Vec::new();
         let pods = Ground::nets(&self.ground.pods, self.family);
         for entry in &self.unit.entries {
-            if let Place::Cluster(address) = entry.place
-                && entry.external == scope
-                && !pods.is_empty()
-            {
-                // Someone may route the service range to this node from outside the cluster.
-                rules.push(format!(
-                    "{ip} daddr {address} {} dport {} {ip} saddr != {{ {} }} jump {MARK}",
-                    self.unit.name.protocol(),
-                    entry.port,
-                    pods.join(", ")
-                ));
+            let Place::Cluster(address) = entry.place else { continue };
+            if entry.external != scope || (pods.is_empty() && !self.ground.masquerade_all) {
+                continue;
             }
+            // Someone may route the service range to this node from outside the cluster.
+            let others = if self.ground.masquerade_all {
+                String::new()
+            } else {
+                format!("{ip} saddr != {{ {} }} ", pods.join(", "))
+            };
+            let protocol = self.unit.name.protocol();
+            rules.push(format!("{ip} daddr {address} {protocol} dport {} {others}jump {MARK}", entry.port));
         }
         if self.unit.affinity_seconds() > 0 {
             for backend in self.unit.endpoints(scope) {
