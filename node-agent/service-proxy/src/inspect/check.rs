@@ -241,6 +241,10 @@ fn drops(counters: &[(&'static str, u64)]) -> Vec<Finding> {
             Some((Level::Note, "a traffic policy left no endpoint, or one was just removed"))
         }
         "drop_source_range" => Some((Level::Note, "clients outside of loadBalancerSourceRanges")),
+        "drop_no_tunnel" => Some((Level::Warning, "a pod of a node that the tunnel does not know")),
+        "drop_tunnel_source" => {
+            Some((Level::Warning, "tunnelled packets whose sender is no node of this cluster, or forged"))
+        }
         "drop_fragment" => Some((Level::Note, "fragments to a service: lower the clients' MTU")),
         "socket_inconsistent" => {
             Some((Level::Warning, "a set was read while it changed; harmless unless it grows"))
