@@ -19,7 +19,6 @@ use skep_apiserver::starting::while_starting;
 use skep_apiserver::tokens::Tokens;
 use skep_apiserver::{ApiServer, Config};
 use skep_auth::authentication::{Bearer, TokenVerifier};
-use skep_auth::authorization::Authorizer;
 use skep_auth::authorization::rbac::Rbac;
 use skep_auth::pki::{Pki, PkiOptions, ServingCertificate};
 use skep_auth::tokens::{SecretTokenVerifier, ServiceAccountVerifier, Signer};
@@ -193,14 +192,14 @@ async fn prepare(
     cancel: &CancellationToken,
 ) -> Result<(ApiServer, Arc<Signer>)> {
     let storage = storage(folders, plane).await?;
-    let storage = plane.encryption.wrap(storage, tasks, cancel).await?;
+    let (storage, encryption) = plane.encryption.wrap(storage, tasks, cancel).await?;
     let rbac = Arc::new(Rbac::new());
     let gates = Gates::new(Arc::clone(&rbac));
     let access = LateAccess::default();
     let options = registry_options(plane, gates.clone(), access.clone())?;
     let registry = Registry::start(storage, options, tasks, cancel.child_token()).await?;
     let rights = Rights { rbac, gates, signer: plane.accounts.signer(pki)? };
-    let api = build(plane, pki, &registry, address, &rights, tasks)?;
+    let api = build(plane, pki, &registry, address, &rights, encryption, (tasks, cancel))?;
     access.set(api.access());
     let cluster = Bootstrap {
         address: address.ip(),
@@ -293,7 +292,8 @@ fn build(
     registry: &Arc<Registry>,
     address: SocketAddr,
     rights: &Rights,
-    tasks: &TaskTracker,
+    encryption: Option<encryption::Wrapped>,
+    (tasks, cancel): (&TaskTracker, &CancellationToken),
 ) -> Result<ApiServer> {
     let Rights { rbac, gates, signer } = rights;
     let lookup = ClusterLookup(Arc::clone(registry));
@@ -302,10 +302,24 @@ fn build(
         Arc::new(SecretTokenVerifier::new(Arc::clone(signer), lookup.clone())),
     ];
     let calls = skep_webhook::Client::new(registry.reader().clone());
-    verifiers.extend(plane.security.verifiers(&lookup, &calls)?);
+    let file = plane.security.authentication_file(&calls, signer.issuers())?;
+    verifiers.extend(plane.security.verifiers(&lookup, &calls, file.as_ref())?);
     let bearer = Arc::new(Bearer::new(verifiers, signer.audiences().to_vec()));
-    let authentication = plane.security.authentication(pki, &bearer)?;
-    let authorization: Arc<dyn Authorizer> = Arc::new(plane.security.authorization(&lookup, rbac, &calls)?);
+    let authentication = plane.security.authentication(pki, &bearer, file.as_ref())?;
+    let (authorization, modes) = plane.security.authorization(&lookup, rbac, &calls)?;
+    let file = file.map(|file| file.follow(Arc::clone(&bearer)));
+    let mut reloads = Vec::new();
+    let mut checks = Vec::new();
+    if let Some(encryption) = encryption {
+        reloads.push(("encryption_config", encryption.reloads));
+        checks.push(encryption.check);
+    }
+    let followed = [("authentication_config", file), ("authorization_config", modes)];
+    for (name, followed) in followed.into_iter().filter_map(|(name, followed)| Some((name, followed?))) {
+        reloads.push((name, followed.reloads));
+        let cancel = cancel.child_token();
+        tasks.spawn(async move { cancel.run_until_cancelled(followed.task).await });
+    }
     gates.ask(Arc::clone(&authorization));
     let kubelet =
         pki.stored_client("apiserver-kubelet-client", "skep-apiserver-kubelet", &["system:masters"])?;
@@ -317,6 +331,8 @@ fn build(
         audit: plane.audit.start(&calls, tasks)?,
         hsts: plane.security.hsts()?,
         front_proxy: Some(pki.front_proxy_client().clone()),
+        reloads,
+        checks,
         ..Config::new(Arc::clone(registry), authentication, authorization)
     };
     plane.limits.apply(&mut config);

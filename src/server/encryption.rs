@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use futures::future::BoxFuture;
+use skep_apiserver::health::Check;
+use skep_auth::configuration::{Reloads, follow};
 use skep_registry::kinds;
 use skep_storage::encryption::Config;
 use skep_storage::{Encrypted, Storage};
@@ -13,9 +15,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::read;
-
-/// How often the file is looked at.
-const LOOK: Duration = Duration::from_secs(30);
 
 /// What is encrypted before it is stored.
 #[derive(Args, Clone, Debug)]
@@ -37,8 +36,8 @@ impl Encryption {
         storage: Arc<dyn Storage>,
         tasks: &TaskTracker,
         cancel: &CancellationToken,
-    ) -> Result<Arc<dyn Storage>> {
-        let Some(path) = &self.encryption_provider_config else { return Ok(storage) };
+    ) -> Result<(Arc<dyn Storage>, Option<Wrapped>)> {
+        let Some(path) = &self.encryption_provider_config else { return Ok((storage, None)) };
         let text = read(path)?;
         let core = kinds::TABLE.iter().filter(|row| row.group.is_empty()).map(|row| row.plural.to_owned());
         let store = Encrypted::open(storage, parse(path, &text)?, core)
@@ -51,34 +50,33 @@ impl Encryption {
                 "values are encrypted with an older key; they change with their next update"
             );
         }
-        tasks.spawn(follow(path.clone(), text, Arc::clone(&store), cancel.child_token()));
-        Ok(store)
+        let reloads = Arc::new(Reloads::default());
+        let followed = follow(path.clone(), text, Arc::clone(&reloads), {
+            let (path, store) = (path.clone(), Arc::clone(&store));
+            async move |text| {
+                let config = parse(&path, text).map_err(|error| format!("{error:#}"))?;
+                // One that can't open what is stored is refused.
+                store.reload(config).await.map_err(|error| error.to_string())
+            }
+        });
+        for work in [Box::pin(followed) as BoxFuture<'static, ()>, Box::pin(Arc::clone(&store).keep())] {
+            let cancel = cancel.child_token();
+            tasks.spawn(async move { cancel.run_until_cancelled(work).await });
+        }
+        let watched = Arc::clone(&store);
+        let passes = move || -> BoxFuture<'static, Result<(), String>> {
+            let store = Arc::clone(&watched);
+            Box::pin(async move { store.health().await })
+        };
+        let check = Check { name: "kms-providers", passes: Arc::new(passes) };
+        Ok((store, Some(Wrapped { reloads, check })))
     }
 }
 
-/// Uses what the file says when it changes. A configuration that can't open what is stored is refused,
-/// and the one before stays.
-async fn follow(path: PathBuf, mut current: String, store: Arc<Encrypted>, cancel: CancellationToken) {
-    // Cancel safe: a configuration is used whole or not at all.
-    while cancel.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
-        let text = match tokio::fs::read_to_string(&path).await {
-            Ok(text) if text == current => continue,
-            Ok(text) => text,
-            Err(error) => {
-                tracing::warn!(%error, path = %path.display(), "the encryption configuration can't be read");
-                continue;
-            }
-        };
-        current = text;
-        let outcome = match parse(&path, &current) {
-            Ok(config) => store.reload(config).await.map_err(anyhow::Error::from),
-            Err(error) => Err(error),
-        };
-        match outcome {
-            Ok(()) => tracing::info!("the encryption configuration has changed"),
-            Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "the encryption configuration is not used");
-            }
-        }
-    }
+/// What else there is to know of an encrypted store.
+pub(super) struct Wrapped {
+    /// How the following of its configuration goes.
+    pub(super) reloads: Arc<Reloads>,
+    /// How the KMS plug-ins are.
+    pub(super) check: Check,
 }

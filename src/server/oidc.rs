@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use skep_auth::authentication::oidc::{ALGORITHMS, Claim, Issuer};
+use skep_auth::authentication::oidc::{ALGORITHMS, Issuer, Source};
 use skep_webhook::Trust;
 
 use super::read;
@@ -68,19 +68,16 @@ impl OidcOptions {
             algorithms.push(found.with_context(|| format!("--oidc-signing-algs: {name} is not supported"))?);
         }
         let groups = self.oidc_groups_claim.as_ref();
+        let username = Source::claim(&self.oidc_username_claim, prefix);
         Ok(Some(Issuer {
-            url: url.clone(),
-            discovery_url: None,
             trust: match &self.oidc_ca_file {
                 Some(path) => Trust::Bundle(read(path)?.into_bytes().into()),
                 None => Trust::System,
             },
-            audiences: vec![client.clone()],
-            username: Claim { name: self.oidc_username_claim.clone(), prefix },
-            groups: groups.map(|name| Claim { name: name.clone(), prefix: self.oidc_groups_prefix.clone() }),
-            uid: None,
+            groups: groups.map(|name| Source::claim(name, &self.oidc_groups_prefix)),
             required,
             algorithms,
+            ..Issuer::new(url, vec![client.clone()], username)
         }))
     }
 }

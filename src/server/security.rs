@@ -9,22 +9,25 @@ use clap::Args;
 use http::HeaderValue;
 use skep_apiserver::identity::ClusterLookup;
 use skep_auth::authentication::bootstrap::BootstrapTokens;
-use skep_auth::authentication::oidc::{Issuer, Oidc};
+use skep_auth::authentication::oidc::Issuers;
 use skep_auth::authentication::{
     Authenticator, BasicFile, Bearer, Chain, ClientCertificate, FrontProxy, FrontProxyHeaders, TokenFile,
     TokenVerifier, WebhookTokens,
 };
-use skep_auth::authorization::abac::Abac;
-use skep_auth::authorization::node::Node;
+use skep_auth::authorization::Authorizer;
 use skep_auth::authorization::rbac::Rbac;
-use skep_auth::authorization::webhook::{Webhook, WebhookOptions};
-use skep_auth::authorization::{AlwaysAllow, AlwaysDeny, Authorizer, Union};
-use skep_auth::configuration::{Authentication, Authorization, Mode, WebhookMode};
+use skep_auth::authorization::webhook::WebhookOptions;
+use skep_auth::configuration::{Mode, WebhookMode};
 use skep_auth::pki::{FRONT_PROXY_CLIENT, Pki, TlsOptions};
-
 use skep_webhook::Client;
 
 use super::{OidcOptions, read};
+
+use authorizers::Makers;
+pub(super) use files::{ByFile, Followed};
+
+mod authorizers;
+mod files;
 
 /// How requests are authenticated and authorized.
 #[derive(Args, Clone, Debug)]
@@ -151,6 +154,7 @@ impl Security {
         &self,
         lookup: &ClusterLookup,
         client: &Client,
+        file: Option<&ByFile>,
     ) -> Result<Vec<Arc<dyn TokenVerifier>>> {
         let mut verifiers: Vec<Arc<dyn TokenVerifier>> = Vec::new();
         if let Some(path) = &self.token_auth_file {
@@ -158,13 +162,10 @@ impl Security {
             verifiers.push(Arc::new(file));
         }
         verifiers.push(Arc::new(BootstrapTokens::new(lookup.clone())));
-        let mut issuers: Vec<Issuer> = self.oidc.issuer()?.into_iter().collect();
-        if let Some(file) = self.authentication_file()? {
-            issuers.extend(file.issuers);
+        if let Some(issuer) = self.oidc.issuer()? {
+            verifiers.push(Issuers::new(vec![issuer], client));
         }
-        for issuer in issuers {
-            verifiers.push(Arc::new(Oidc::new(issuer, client.clone())));
-        }
+        verifiers.extend(file.map(ByFile::verifier));
         // Last: it is asked about every token that nobody else knows.
         if let Some(path) = &self.authentication_token_webhook_config_file {
             let endpoint = skep_webhook::read_kubeconfig(path)?;
@@ -178,10 +179,10 @@ impl Security {
         Ok(verifiers)
     }
 
-    fn authentication_file(&self) -> Result<Option<Authentication>> {
-        let Some(path) = &self.authentication_config else { return Ok(None) };
-        let file = Authentication::parse(&read(path)?).with_context(|| path.display().to_string())?;
-        Ok(Some(file))
+    /// What the AuthenticationConfiguration says, if there is one. `own` are the issuers of service-account
+    /// tokens.
+    pub(super) fn authentication_file(&self, client: &Client, own: &[String]) -> Result<Option<ByFile>> {
+        self.authentication_config.as_deref().map(|path| ByFile::open(path, client, own)).transpose()
     }
 
     /// What `Strict-Transport-Security` says.
@@ -198,7 +199,12 @@ impl Security {
     }
 
     /// Who is asking.
-    pub(super) fn authentication(&self, pki: &Pki, bearer: &Arc<Bearer>) -> Result<Chain> {
+    pub(super) fn authentication(
+        &self,
+        pki: &Pki,
+        bearer: &Arc<Bearer>,
+        file: Option<&ByFile>,
+    ) -> Result<Chain> {
         let proxy = FrontProxy::new(
             &self.front_proxy_ca(pki)?,
             self.front_proxy_names(),
@@ -211,44 +217,34 @@ impl Security {
             let file = BasicFile::parse(&read(path)?).with_context(|| path.display().to_string())?;
             authenticators.push(Box::new(file));
         }
-        let in_file = self.authentication_file()?.and_then(|file| file.anonymous);
-        Ok(Chain::new(authenticators, in_file.unwrap_or_else(|| (!self.no_anonymous).into())))
+        let anonymous = file.map_or_else(|| (!self.no_anonymous).into(), ByFile::anonymous);
+        Ok(Chain::new(authenticators, anonymous))
     }
 
-    /// May they.
+    /// May they; by a file, that is followed.
     pub(super) fn authorization(
         &self,
         lookup: &ClusterLookup,
         rbac: &Arc<Rbac>,
         client: &Client,
-    ) -> Result<Union> {
-        let mut authorizers: Vec<Box<dyn Authorizer>> = Vec::new();
-        for mode in self.modes()? {
-            authorizers.push(match mode {
-                Mode::Node => Box::new(Node::new(lookup.clone())),
-                Mode::Rbac => Box::new(Arc::clone(rbac)),
-                Mode::Abac => {
-                    let path = self.authorization_policy_file.as_deref();
-                    let path = path.context("mode ABAC needs --authorization-policy-file")?;
-                    Box::new(Abac::parse(&read(path)?).with_context(|| path.display().to_string())?)
-                }
-                Mode::Webhook(WebhookMode { kubeconfig, options }) => {
-                    let endpoint = skep_webhook::read_kubeconfig(&kubeconfig)?;
-                    Box::new(Webhook::new(client.clone(), endpoint, options))
-                }
-                Mode::AlwaysAllow => Box::new(AlwaysAllow),
-                Mode::AlwaysDeny => Box::new(AlwaysDeny),
-            });
+    ) -> Result<(Arc<dyn Authorizer>, Option<Followed>)> {
+        let makers = Makers {
+            lookup: lookup.clone(),
+            rbac: Arc::clone(rbac),
+            client: client.clone(),
+            policy: self.authorization_policy_file.clone(),
+        };
+        match &self.authorization_config {
+            None => Ok((Arc::new(makers.union(self.modes()?)?), None)),
+            Some(path) => {
+                let (authorizer, followed) = files::authorization(path, makers)?;
+                Ok((authorizer, Some(followed)))
+            }
         }
-        Ok(Union::new(authorizers))
     }
 
-    /// Who decides, by the file or by the options.
+    /// Who decides, by the options.
     fn modes(&self) -> Result<Vec<Mode>> {
-        if let Some(path) = &self.authorization_config {
-            let file = Authorization::parse(&read(path)?).with_context(|| path.display().to_string())?;
-            return Ok(file.modes);
-        }
         let mut modes = self.authorization_mode.clone();
         if self.authorization_policy_file.is_some() && !modes.iter().any(|mode| mode == "ABAC") {
             modes.push("ABAC".to_owned());

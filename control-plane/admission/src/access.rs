@@ -24,6 +24,10 @@ pub struct Question<'a> {
     pub name: &'a str,
     /// The path, where it is no resource.
     pub path: &'a str,
+    /// A field selector that narrows it; empty for none. One that can't be read narrows nothing.
+    pub fields: &'a str,
+    /// A label selector that narrows it.
+    pub labels: &'a str,
 }
 
 /// The answer.

@@ -102,7 +102,7 @@ fn work(registry: &Registry, info: &RequestInfo, query: &Query) -> Work {
     };
     match info.verb {
         "list" => {
-            let by_name = query.get("fieldSelector").is_some_and(|text| text.contains("metadata.name="));
+            let by_name = info.selected.fields.exact("metadata.name").is_some();
             let limit = query.number("limit").ok().flatten().unwrap_or_default();
             Work::List { stored: stored(), limit, one: by_name || !request.name.is_empty() }
         }
@@ -138,7 +138,8 @@ pub(crate) fn dump(room: &Room, path: &str, query: &Query) -> Option<Answer> {
     let name = path.strip_prefix("/debug/api_priority_and_fairness/")?;
     let Room::Fair(gate) = room else { return None };
     let details = |path: &str| {
-        let request = RequestInfo::new(&http::Method::GET, path, false).resource.unwrap_or_default();
+        let request =
+            RequestInfo::new(&http::Method::GET, path, &Query::default()).resource.unwrap_or_default();
         let version = match request.gvr.group.as_str() {
             "" => request.gvr.version,
             group => format!("{group}/{}", request.gvr.version),

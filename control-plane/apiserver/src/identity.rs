@@ -8,7 +8,7 @@ use skep_admission::{Access, Answer, Question};
 use skep_api::error::ApiError;
 use skep_api::object::ObjectExt;
 use skep_api::resource::GroupVersionResource;
-use skep_api::selector::FieldSelector;
+use skep_api::selector::{FieldSelector, LabelSelector};
 use skep_api::user::UserInfo;
 use skep_auth::authentication::bootstrap::Secrets;
 use skep_auth::authorization::node::NodePods;
@@ -84,6 +84,8 @@ pub struct AuthorizerAccess(pub Arc<dyn Authorizer>);
 #[async_trait]
 impl Access for AuthorizerAccess {
     async fn may(&self, user: &UserInfo, question: Question<'_>) -> Answer {
+        let fields = FieldSelector::parse(question.fields).unwrap_or_default();
+        let labels = LabelSelector::parse(question.labels).unwrap_or_default();
         let attributes = if question.resource.is_empty() {
             Attributes::for_path(user, question.verb, question.path)
         } else {
@@ -92,6 +94,8 @@ impl Access for AuthorizerAccess {
                 subresource: question.subresource,
                 namespace: question.namespace,
                 name: question.name,
+                fields: fields.requirements(),
+                labels: labels.requirements(),
                 ..Attributes::for_resource(user, question.verb, question.group, question.resource)
             }
         };

@@ -1,5 +1,6 @@
 //! `/metrics`, under the names Kubernetes' own API server uses.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -11,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry as Collection;
 use skep_api::error::ApiError;
+use skep_auth::configuration::Reloads;
 use skep_registry::Registry;
 
 use crate::request_info::RequestInfo;
@@ -44,6 +46,41 @@ pub(crate) struct Metrics {
     duration: Family<VerbLabels, Histogram, fn() -> Histogram>,
     objects: Family<ResourceLabels, Gauge>,
     watchers: Family<ResourceLabels, Gauge>,
+    reloads: Vec<Reloading>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabels {
+    status: &'static str,
+}
+
+/// How the following of a configuration goes.
+struct Reloading {
+    reloads: Arc<Reloads>,
+    count: Family<StatusLabels, Counter>,
+    last: Family<StatusLabels, Gauge>,
+}
+
+impl Reloading {
+    fn register(name: &str, reloads: Arc<Reloads>, collection: &mut Collection) -> Self {
+        let (count, last) =
+            (Family::<StatusLabels, Counter>::default(), Family::<StatusLabels, Gauge>::default());
+        let prefix = format!("apiserver_{name}_controller_automatic_reload");
+        collection.register(format!("{prefix}s"), "Changes of the file by how they ended", count.clone());
+        let about = "When such a change was last, in seconds since 1970";
+        collection.register(format!("{prefix}_last_timestamp_seconds"), about, last.clone());
+        Self { reloads, count, last }
+    }
+
+    fn update(&self) {
+        for (status, (count, last)) in [("success", self.reloads.used()), ("failure", self.reloads.refused())]
+        {
+            let labels = StatusLabels { status };
+            let known = self.count.get_or_create(&labels).clone();
+            known.inc_by(count.saturating_sub(known.get()));
+            self.last.get_or_create(&labels).set(i64::try_from(last).unwrap_or(i64::MAX));
+        }
+    }
 }
 
 fn histogram() -> Histogram {
@@ -51,7 +88,7 @@ fn histogram() -> Histogram {
 }
 
 impl Metrics {
-    pub(crate) fn new(registry: &Registry) -> Self {
+    pub(crate) fn new(registry: &Registry, reloads: Vec<(&'static str, Arc<Reloads>)>) -> Self {
         let mut collection = Collection::default();
         registry.admission().metrics(&mut collection);
         let requests = Family::<RequestLabels, Counter>::default();
@@ -68,7 +105,9 @@ impl Metrics {
         collection.register("apiserver_request_duration_seconds", "Time to answer", duration.clone());
         collection.register("apiserver_storage_objects", "Stored objects", objects.clone());
         collection.register("apiserver_longrunning_requests", "Open watches", watchers.clone());
-        Self { collection, requests, duration, objects, watchers }
+        let reloads = reloads.into_iter();
+        let reloads = reloads.map(|(name, one)| Reloading::register(name, one, &mut collection)).collect();
+        Self { collection, requests, duration, objects, watchers, reloads }
     }
 
     /// Adds the metrics of another part.
@@ -114,6 +153,7 @@ impl Metrics {
             self.objects.get_or_create(&labels).set(number(resource.count()));
             self.watchers.get_or_create(&labels).set(number(resource.watchers()));
         }
+        self.reloads.iter().for_each(Reloading::update);
         let mut text = String::new();
         encode(&mut text, &self.collection)
             .map_err(|error| ApiError::internal(format!("metrics can't be encoded: {error}")))?;

@@ -56,8 +56,8 @@ pub(crate) async fn run(inner: &Arc<Inner>, request: Request<Body>) -> Answer {
     let encoding = negotiate::form(&parts.headers, Offer { shapes: true, protobuf: true })
         .map_or(Encoding::Json, |form| form.encoding);
     let query = Query::parse(parts.uri.query());
-    let watch = query.as_ref().is_ok_and(|query| query.flag("watch"));
-    let info = RequestInfo::new(&method, parts.uri.path(), watch || is_old_watch(parts.uri.path()));
+    let none = Query::default();
+    let info = RequestInfo::new(&method, parts.uri.path(), query.as_ref().unwrap_or(&none));
     if let Some(connection) = parts.extensions.get::<Connection>() {
         if inner.shutdown_retry_after && inner.draining.is_cancelled() && !is_open(&info.path) {
             return come_again(encoding);
@@ -143,16 +143,6 @@ fn time_limit(query: &Query, most: Duration) -> Result<Duration, ApiError> {
         ApiError::bad_request(text)
     })?;
     Ok(if asked.is_zero() { most } else { asked.min(most) })
-}
-
-/// `/api/v1/watch/…`
-fn is_old_watch(path: &str) -> bool {
-    let mut parts = path.split('/').skip(1);
-    match parts.next() {
-        Some("api") => parts.nth(1) == Some("watch"),
-        Some("apis") => parts.nth(2) == Some("watch"),
-        _ => false,
-    }
 }
 
 async fn answer(
@@ -274,8 +264,10 @@ pub(crate) fn attributes<'a>(user: &'a UserInfo, info: &'a RequestInfo) -> Attri
             version: &resource.gvr.version,
             subresource: &resource.subresource,
             namespace: &resource.namespace,
-            name: &resource.name,
+            name: if resource.name.is_empty() { &info.selected.name } else { &resource.name },
             path: &info.path,
+            fields: info.selected.fields.requirements(),
+            labels: info.selected.labels.requirements(),
             ..Attributes::for_resource(user, info.verb, &resource.gvr.group, &resource.gvr.resource)
         },
     }

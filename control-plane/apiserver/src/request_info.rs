@@ -4,7 +4,11 @@
 //! each part optional from the end. `namespaces/NAME` itself is the cluster-scoped resource.
 
 use http::Method;
+use skep_api::names;
 use skep_api::resource::GroupVersionResource;
+use skep_api::selector::{FieldSelector, LabelSelector};
+
+use crate::query::Query;
 
 /// Namespaces and their own subresources, which are not resources inside a namespace.
 const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
@@ -33,6 +37,37 @@ pub struct RequestInfo {
     pub path: String,
     /// The resource, if the path leads to one.
     pub resource: Option<ResourceRequest>,
+    /// What a request for many objects is limited to.
+    pub selected: Selected,
+}
+
+/// The selectors of a request for many objects, as far as they can be read; one that can't be is refused
+/// later, and narrows nothing until then.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selected {
+    /// The one name a field selector leaves.
+    pub name: String,
+    /// By fields.
+    pub fields: FieldSelector,
+    /// By labels.
+    pub labels: LabelSelector,
+}
+
+impl Selected {
+    fn new(verb: &str, query: &Query) -> Self {
+        if !matches!(verb, "list" | "watch" | "deletecollection") {
+            return Self::default();
+        }
+        let text = |name: &str| query.get(name).unwrap_or_default();
+        let fields = FieldSelector::parse(text("fieldSelector")).unwrap_or_default();
+        let name = fields.exact("metadata.name").filter(|name| names::path_segment(name).is_empty());
+        Self {
+            // Who may read one object may list it; deleting it this way takes the right to delete many.
+            name: name.filter(|_| verb != "deletecollection").unwrap_or_default().to_owned(),
+            labels: LabelSelector::parse(text("labelSelector")).unwrap_or_default(),
+            fields,
+        }
+    }
 }
 
 /// Undoes percent encoding of one path segment; `None` when it is malformed.
@@ -56,15 +91,18 @@ fn decode(segment: &str) -> Option<String> {
 }
 
 impl RequestInfo {
-    /// Reads a request. `watch` is whether the query asks for one; `by_name` whether a field selector
-    /// fixes the name.
-    pub fn new(method: &Method, path: &str, watch: bool) -> Self {
+    /// Reads a request.
+    pub fn new(method: &Method, path: &str, query: &Query) -> Self {
+        let old = is_old_watch(path);
+        let watch = old || query.flag("watch");
         let resource = resource(path);
         let verb = match &resource {
             None => plain_verb(method),
             Some(resource) => resource_verb(method, resource, watch),
         };
-        Self { verb, path: path.to_owned(), resource }
+        // Upstream reads no selectors of requests that say `watch` in their path.
+        let selected = if old { Selected::default() } else { Selected::new(verb, query) };
+        Self { verb, path: path.to_owned(), resource, selected }
     }
 }
 
@@ -74,6 +112,16 @@ impl RequestInfo {
         const STREAMS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
         let stream = |request: &ResourceRequest| STREAMS.contains(&request.subresource.as_str());
         self.verb == "watch" || self.resource.as_ref().is_some_and(stream)
+    }
+}
+
+/// `/api/v1/watch/…`
+fn is_old_watch(path: &str) -> bool {
+    let mut parts = path.split('/').skip(1);
+    match parts.next() {
+        Some("api") => parts.nth(1) == Some("watch"),
+        Some("apis") => parts.nth(2) == Some("watch"),
+        _ => false,
     }
 }
 
@@ -209,7 +257,8 @@ mod tests {
         ];
         for (method, path, watch, verb, resource, namespace, name, subresource) in cases {
             let method = Method::from_bytes(method.as_bytes()).expect("method");
-            let info = RequestInfo::new(&method, path, watch);
+            let query = Query::parse(watch.then_some("watch=1")).expect("a query");
+            let info = RequestInfo::new(&method, path, &query);
             let found = info.resource.expect(path);
             assert_eq!(info.verb, verb, "{path}");
             assert_eq!(found.gvr.resource, resource, "{path}");
@@ -224,17 +273,42 @@ mod tests {
         for path in
             ["/", "/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/healthz", "/openapi/v3"]
         {
-            assert_eq!(RequestInfo::new(&Method::GET, path, false).resource, None, "{path}");
+            assert_eq!(RequestInfo::new(&Method::GET, path, &Query::default()).resource, None, "{path}");
         }
     }
 
     #[test]
     fn the_rest_of_a_proxy_path_is_kept() {
-        let info =
-            RequestInfo::new(&Method::GET, "/api/v1/namespaces/a/services/http:s:80/proxy/x/y/", false);
+        let info = RequestInfo::new(
+            &Method::GET,
+            "/api/v1/namespaces/a/services/http:s:80/proxy/x/y/",
+            &Query::default(),
+        );
         let resource = info.resource.expect("a resource");
         assert_eq!(resource.subresource, "proxy");
         assert_eq!(resource.name, "http:s:80");
         assert_eq!(resource.rest.as_deref(), Some("x/y/"));
+    }
+
+    #[test]
+    fn selectors_are_part_of_what_is_asked() {
+        let info = |method: Method, path: &str, query: &str| {
+            RequestInfo::new(&method, path, &Query::parse(Some(query)).expect("a query")).selected
+        };
+        let secrets = "/api/v1/namespaces/a/secrets";
+        let one = info(Method::GET, secrets, "fieldSelector=metadata.name%3Dx&labelSelector=a%3Db&watch=1");
+        assert_eq!(one.name, "x");
+        assert_eq!((one.fields.requirements().len(), one.labels.requirements().len()), (1, 1));
+        assert_eq!(info(Method::GET, secrets, "fieldSelector=metadata.name!%3Dx").name, "");
+        assert_eq!(info(Method::GET, secrets, "fieldSelector=metadata.name%3Da%2Fb").name, "");
+        let deleted = info(Method::DELETE, secrets, "fieldSelector=metadata.name%3Dx");
+        assert_eq!((deleted.name.as_str(), deleted.fields.requirements().len()), ("", 1));
+        assert_eq!(
+            info(Method::GET, secrets, "fieldSelector=nonsense&labelSelector=!!"),
+            Selected::default()
+        );
+        let old = "/api/v1/watch/namespaces/a/secrets";
+        assert_eq!(info(Method::GET, old, "fieldSelector=metadata.name%3Dx"), Selected::default());
+        assert_eq!(info(Method::POST, secrets, "fieldSelector=metadata.name%3Dx"), Selected::default());
     }
 }

@@ -15,6 +15,10 @@ use crate::negotiate::Shape;
 use crate::resources::{Call, warn};
 use crate::respond::{self, Answer};
 
+use selectors::Selectors;
+
+mod selectors;
+
 /// Answers a review.
 pub(crate) async fn handle(call: Call<'_>, body: Body) -> Result<Answer, ApiError> {
     if call.method != http::Method::POST || !call.request.name.is_empty() {
@@ -110,12 +114,18 @@ fn subject(call: &Call<'_>, review: &Value) -> Result<UserInfo, ApiError> {
 async fn access(call: &Call<'_>, user: &UserInfo, review: Value) -> Result<Value, ApiError> {
     let resource = review.at(&["spec", "resourceAttributes"]).filter(|value| value.is_object());
     let path = review.at(&["spec", "nonResourceAttributes"]).filter(|value| value.is_object());
+    let invalid = |errors: &ErrorList| ApiError::invalid(&call.row.gvk(), "", errors);
+    let at = Path::new("spec").child("resourceAttributes");
+    let selectors = resource.map(|resource| Selectors::read(resource, &at)).transpose();
+    let selectors = selectors.map_err(|errors| invalid(&errors))?.unwrap_or_default();
     let attributes = match (resource, path) {
         (Some(resource), None) => Attributes {
             version: resource.text(&["version"]),
             subresource: resource.text(&["subresource"]),
             namespace: resource.text(&["namespace"]),
             name: resource.text(&["name"]),
+            fields: &selectors.fields,
+            labels: &selectors.labels,
             ..Attributes::for_resource(
                 user,
                 resource.text(&["verb"]),
@@ -127,7 +137,7 @@ async fn access(call: &Call<'_>, user: &UserInfo, review: Value) -> Result<Value
         _ => {
             let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
             let error = Error::invalid(&Path::new("spec"), Value::Null, detail);
-            return Err(ApiError::invalid(&call.row.gvk(), "", &ErrorList::from(vec![error])));
+            return Err(invalid(&ErrorList::from(vec![error])));
         }
     };
     let decision = call.server.authorization.authorize(&attributes).await;

@@ -12,6 +12,7 @@ use skep_api::error::ApiError;
 use skep_auth::authentication::Chain;
 use skep_auth::authorization::Authorizer;
 use skep_auth::authorization::rbac::Rbac;
+use skep_auth::configuration::Reloads;
 use skep_auth::pki::CertPair;
 use skep_flow_control::Gate;
 use skep_registry::Registry;
@@ -61,7 +62,7 @@ pub struct Config {
     pub goaway_chance: f64,
     /// The address told to clients in discovery.
     pub advertise: Option<SocketAddr>,
-    /// Further conditions of readiness, by name.
+    /// Further conditions of readiness and health, by name.
     pub checks: Vec<Check>,
     /// Writes down what is asked; without it nobody does.
     pub audit: Option<Arc<Auditor>>,
@@ -69,6 +70,8 @@ pub struct Config {
     pub hsts: Option<HeaderValue>,
     /// Who this server is to extension servers; without it they can't believe whom it speaks for.
     pub front_proxy: Option<CertPair>,
+    /// The configurations that are followed, by what their metrics are called, and how that went.
+    pub reloads: Vec<(&'static str, Arc<Reloads>)>,
 }
 
 impl Config {
@@ -93,6 +96,7 @@ impl Config {
             audit: None,
             hsts: None,
             front_proxy: None,
+            reloads: Vec::new(),
         }
     }
 }
@@ -133,7 +137,7 @@ pub struct ApiServer {
 impl ApiServer {
     /// Builds a server.
     pub fn build(config: Config) -> Self {
-        let mut metrics = Metrics::new(&config.registry);
+        let mut metrics = Metrics::new(&config.registry, config.reloads);
         let room = if config.priority_and_fairness {
             let seats = config.max_reads.saturating_add(config.max_writes);
             let gate = Gate::new(u32::try_from(seats).unwrap_or(u32::MAX));

@@ -29,6 +29,7 @@ use tower::ServiceExt;
 
 mod audit;
 mod certificates;
+mod configured;
 mod escalation;
 mod joining;
 mod outside;

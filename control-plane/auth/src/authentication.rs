@@ -5,7 +5,7 @@ use http::HeaderMap;
 use rustls::pki_types::CertificateDer;
 use skep_api::user::UserInfo;
 
-pub use anonymous::Anonymous;
+pub use anonymous::{Anonymous, LiveAnonymous};
 pub use bearer::{Bearer, TokenVerifier, Verified};
 pub(crate) use certificate::hex;
 pub use certificate::{Authorities, ClientCertificate};
@@ -89,12 +89,12 @@ pub trait Authenticator: Send + Sync + 'static {
 /// refused; one without any is anonymous, if that is allowed.
 pub struct Chain {
     authenticators: Vec<Box<dyn Authenticator>>,
-    anonymous: Anonymous,
+    anonymous: LiveAnonymous,
 }
 
 impl Chain {
     /// Asks these, in this order; `true` lets requests without credentials be anonymous.
-    pub fn new(authenticators: Vec<Box<dyn Authenticator>>, anonymous: impl Into<Anonymous>) -> Self {
+    pub fn new(authenticators: Vec<Box<dyn Authenticator>>, anonymous: impl Into<LiveAnonymous>) -> Self {
         Self { authenticators, anonymous: anonymous.into() }
     }
 

@@ -1,6 +1,10 @@
 //! May this user do this? Authorizers and their union.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use skep_api::selector::{FieldRequirement, Requirement};
 use skep_api::user::UserInfo;
 
 pub mod abac;
@@ -31,6 +35,11 @@ pub struct Attributes<'a> {
     pub path: &'a str,
     /// Is it for a resource (or for a path).
     pub is_resource: bool,
+    /// What the fields of the objects it lists, watches or deletes are limited to (KEP-4601). They only
+    /// narrow a request, so that an authorizer may look past them.
+    pub fields: &'a [FieldRequirement],
+    /// The same of labels.
+    pub labels: &'a [Requirement],
 }
 
 impl<'a> Attributes<'a> {
@@ -47,6 +56,8 @@ impl<'a> Attributes<'a> {
             name: "",
             path,
             is_resource: false,
+            fields: &[],
+            labels: &[],
         }
     }
 
@@ -117,6 +128,29 @@ impl Authorizer for Union {
             }
         }
         Decision::NoOpinion(reasons.join("\n"))
+    }
+}
+
+/// A union that can be exchanged while requests are decided: each is decided by one of them as a whole.
+pub struct Live(ArcSwap<Union>);
+
+impl Live {
+    /// Begins with this one.
+    pub fn new(union: Union) -> Arc<Self> {
+        Arc::new(Self(ArcSwap::from_pointee(union)))
+    }
+
+    /// Decides by this one from now on.
+    pub fn replace(&self, union: Union) {
+        self.0.store(Arc::new(union));
+    }
+}
+
+#[async_trait]
+impl Authorizer for Live {
+    async fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
+        let union = self.0.load_full();
+        union.authorize(attributes).await
     }
 }
 

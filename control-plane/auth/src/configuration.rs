@@ -1,16 +1,14 @@
 //! The configuration files of `apiserver.config.k8s.io/v1`: `AuthenticationConfiguration` and
-//! `AuthorizationConfiguration`. Fields that ask for CEL are refused with a clear word: nothing is let in
-//! by a rule that is not looked at.
-
-use std::time::Duration;
-
-use serde::Deserialize;
+//! `AuthorizationConfiguration`; and following them while the server runs. What is wrong with a file is said
+//! at once and in full, in upstream's words.
 
 pub use authentication::Authentication;
 pub use authorization::{Authorization, Mode, WebhookMode};
+pub use follow::{Reloads, follow};
 
 mod authentication;
 mod authorization;
+mod follow;
 
 /// What is wrong with a file.
 #[derive(Debug, thiserror::Error)]
@@ -32,31 +30,4 @@ fn check(kind: &str, version: &str, wanted: &str) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Content(format!("it is a {kind} of {version}, not a {wanted} of apiserver.config.k8s.io/v1")))
-}
-
-fn no_cel(at: &str) -> Error {
-    Error::Content(format!("{at}: CEL expressions are not supported here"))
-}
-
-/// `5m`, `30s`.
-fn duration(at: &str, text: &str) -> Result<Duration, Error> {
-    skep_api::duration::parse(text)
-        .ok_or_else(|| Error::Content(format!("{at}: Invalid value: {text:?}: no duration")))
-}
-
-/// A value that is there or absent, whatever it is.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(transparent)]
-struct Any(serde_yaml::Value);
-
-impl Any {
-    fn is_empty(&self) -> bool {
-        match &self.0 {
-            serde_yaml::Value::Null => true,
-            serde_yaml::Value::String(text) => text.is_empty(),
-            serde_yaml::Value::Sequence(list) => list.is_empty(),
-            serde_yaml::Value::Mapping(map) => map.is_empty(),
-            _ => false,
-        }
-    }
 }

@@ -185,6 +185,11 @@ impl Signer {
         &self.audiences
     }
 
+    /// Those whose tokens are believed; the first signs.
+    pub fn issuers(&self) -> &[String] {
+        &self.issuers
+    }
+
     /// Who signs.
     pub fn issuer(&self) -> &str {
         self.issuers.first().map_or("", String::as_str)

@@ -154,6 +154,20 @@ impl Program {
         self.inner.checked.variables.contains(variable)
     }
 
+    /// Does it name this field of this variable: `variable.field`, `variable.?field`, `has(variable.field)`.
+    pub fn selects(&self, variable: &str, field: &str) -> bool {
+        fn selects(expr: &Expr, variable: &str, wanted: &str) -> bool {
+            if let Kind::Select { operand, field, .. } = &expr.kind
+                && **field == *wanted
+                && matches!(&operand.kind, Kind::Ident(name) if **name == *variable)
+            {
+                return true;
+            }
+            expr.children().into_iter().any(|child| selects(child, variable, wanted))
+        }
+        selects(&self.inner.root, variable, field)
+    }
+
     /// Evaluates it. What it costs comes off the budget.
     pub fn eval<'a>(
         &self,

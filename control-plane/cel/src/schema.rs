@@ -4,6 +4,7 @@
 //! of fields), and the sizes the estimate of costs goes by.
 
 mod build;
+mod openapi;
 
 use std::collections::BTreeMap;
 
@@ -51,6 +52,8 @@ pub(crate) enum Leaf {
     Duration,
     Timestamp,
     Date,
+    /// Free JSON whose names expressions write as identifiers.
+    Claims,
 }
 
 /// `x-kubernetes-list-type`: how lists are compared and added.
@@ -66,6 +69,12 @@ impl Schema {
     /// A value of no known type.
     pub fn any() -> Self {
         Self::leaf_of(Leaf::Any, Type::Dyn, build::MAX_REQUEST, 1)
+    }
+
+    /// Free JSON whose names expressions may write as identifiers (`claims.kubernetes__dot__io`), at every
+    /// depth; all its numbers are doubles.
+    pub fn claims() -> Self {
+        Self::leaf_of(Leaf::Claims, Type::map(Type::String, Type::Dyn), build::MAX_REQUEST, 1)
     }
 
     fn leaf_of(leaf: Leaf, kind: Type, max_elements: u64, min_size: u64) -> Self {
@@ -106,6 +115,7 @@ impl Schema {
     pub fn items(&self) -> Option<&Self> {
         match &self.shape {
             Shape::List(items, _) => Some(items),
+            Shape::Leaf(Leaf::Claims) => Some(self),
             _ => None,
         }
     }

@@ -12,9 +12,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value as Json;
 
+use crate::escaping::unescape;
 use crate::library::authorizer::Authorization;
 use crate::library::{cidr::Cidr, format::Format, urls::Url};
-use crate::schema::Schema;
+use crate::schema::{Leaf, Schema};
 
 /// A value of an expression.
 #[derive(Clone, Debug)]
@@ -262,6 +263,11 @@ impl<'a> Map<'a> {
     /// The value of a field, by the name expressions use.
     pub fn field(&self, name: &str) -> Option<Value<'a>> {
         match self {
+            Self::Json(map, Some(schema)) if schema.leaf() == Leaf::Claims => {
+                let unescaped = unescape(name);
+                let found = map.get(unescaped.as_deref().unwrap_or(name))?;
+                Some(Value::from_json(found, Some(schema)))
+            }
             Self::Json(map, Some(schema)) => {
                 let (json_name, below) = schema.member(name)?;
                 let found = map.get(json_name.unwrap_or(name))?;

@@ -311,6 +311,7 @@ fn the_authorizer_is_asked_by_the_caller() {
         namespace: text("ns"),
         name: text("n"),
         path: None,
+        ..Check::default()
     };
     let path = Check { verb: text("get"), path: Some(text("/healthz")), ..Check::default() };
     assert_eq!(asked, [resource, path]);

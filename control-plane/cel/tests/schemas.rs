@@ -107,3 +107,27 @@ fn a_program_knows_its_variables() {
     assert!(env.compile("self.a == oldSelf.a").unwrap().uses("oldSelf"));
     assert!(!env.compile("self.a.all(oldSelf, oldSelf > 1)").unwrap().uses("oldSelf"));
 }
+
+#[test]
+fn claims_are_named_by_identifiers_at_every_depth() {
+    let schema = Schema::claims();
+    let env = Env::new().with_variable("claims", schema.kind().clone());
+    let json = json!({"kubernetes.io": {"pods": [{"a-b": 1}], "n": 5}, "a__b": 1, "sub": "x"});
+    for (text, want) in [
+        ("claims.kubernetes__dot__io.pods[0].a__dash__b", "1.0"),
+        ("claims['kubernetes.io']['pods'][0]['a-b']", "1.0"),
+        ("has(claims.kubernetes__dot__io.n) && !has(claims.nope)", "true"),
+        ("string(int(claims.kubernetes__dot__io.n))", "\"5\""),
+        ("claims[?'no.such'].orValue('none')", "\"none\""),
+        ("claims.all(key, key != '')", "true"),
+        ("claims.a__b", "1.0"),
+        ("claims.nope", "ERROR no such key: nope"),
+    ] {
+        let program = env.compile(text).unwrap();
+        let variables = Variables::new().with("claims", Value::from_json(&json, Some(&schema)));
+        assert_eq!(show(program.eval(&variables, &mut Budget::new(1000))), want, "{text}");
+    }
+    let program = env.compile("claims.?email.orValue('') == '' || has(claims.email_verified)").unwrap();
+    assert!(program.selects("claims", "email") && program.selects("claims", "email_verified"));
+    assert!(!program.selects("claims", "sub") && !program.selects("user", "email"));
+}

@@ -71,6 +71,9 @@ pub enum Error {
         /// What is wrong; no secret.
         why: String,
     },
+    /// A KMS plug-in does not help. The text holds no secret.
+    #[error("keys can't be had: {0}")]
+    Keys(String),
     /// The request breaks the trait's rules: an empty key, a key written twice in one transaction.
     #[error("invalid storage request: {0}")]
     Invalid(String),

@@ -4,6 +4,9 @@
 //! The first key of the first provider of a resource writes; all of them read, so keys are rotated by
 //! putting a new one in front. A value that another key wrote is *stale*: the next update writes it
 //! again, even if nothing of it changed.
+//!
+//! A KMS plug-in is asked when a value's seed is not known yet, never for each value. While it is away,
+//! what needs it waits or fails; a watch that comes to such a value breaks rather than leave it out.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,16 +16,22 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
+use tokio::sync::Notify;
 
 use crate::api::{
     Batch, Change, Error, KeyValue, LeaseId, Op, OpResult, Range, RangeResult, Result, Revision, Storage,
     TxnRequest, TxnResult, WatchMessage, WatchStream,
 };
 
+use config::Found;
 pub use config::{Config, ConfigError};
+use kms::Needed;
 
 mod cipher;
 mod config;
+mod envelope;
+mod health;
+mod kms;
 
 /// Everything that is encrypted lies under this.
 const PREFIX: &str = "/registry/";
@@ -33,6 +42,8 @@ const PAGE: usize = 500;
 pub struct Encrypted {
     inner: Arc<dyn Storage>,
     state: Arc<State>,
+    /// Told when a configuration has changed.
+    changed: Notify,
 }
 
 struct State {
@@ -56,19 +67,33 @@ impl Encrypted {
             core: core.into_iter().collect(),
             stale: Mutex::default(),
         };
-        let store = Arc::new(Self { inner, state: Arc::new(state) });
+        let store = Arc::new(Self { inner, state: Arc::new(state), changed: Notify::new() });
         let config = store.state.config.load_full();
+        for kms in config.plugins() {
+            // It may start after us, even because of us.
+            if let Err(error) = kms.health().await {
+                tracing::warn!(
+                    error,
+                    "a KMS plug-in is not ready; what it encrypted can't be read until it is"
+                );
+            }
+        }
         let stale = store.survey(&config).await?;
         *store.state.stale.lock().unwrap_or_else(PoisonError::into_inner) = stale;
         Ok(store)
     }
 
-    /// Uses another configuration, if it opens everything that is stored.
-    pub async fn reload(&self, config: Config) -> Result<()> {
+    /// Uses another configuration, if it opens everything that is stored and its KMS plug-ins answer.
+    pub async fn reload(&self, mut config: Config) -> Result<()> {
+        config.adopt(&self.state.config.load());
+        for kms in config.plugins() {
+            kms.health().await.map_err(Error::Keys)?;
+        }
         let config = Arc::new(config);
         let stale = self.survey(&config).await?;
         self.state.config.store(config);
         *self.state.stale.lock().unwrap_or_else(PoisonError::into_inner) = stale;
+        self.changed.notify_one();
         Ok(())
     }
 
@@ -77,15 +102,18 @@ impl Encrypted {
         self.state.stale.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Opens every value; the keys of those that are stale.
+    /// Opens every value; the keys of those that are stale. Values whose KMS plug-in is away now are taken
+    /// on trust.
     async fn survey(&self, config: &Config) -> Result<HashSet<String>> {
         let mut stale = HashSet::new();
         let mut range = Range { limit: PAGE, ..Range::prefix(PREFIX) };
         loop {
             let page = self.inner.range(range.clone()).await?;
             for pair in &page.kvs {
-                if self.state.unseal(config, &pair.key, &pair.value)?.stale {
-                    stale.insert(pair.key.clone());
+                match self.state.unseal(config, &pair.key, &pair.value).await {
+                    Ok(opened) if opened.stale => _ = stale.insert(pair.key.clone()),
+                    Ok(_) | Err(Error::Keys(_)) => {}
+                    Err(error) => return Err(error),
                 }
             }
             let Some(last) = page.kvs.last().filter(|_| page.more) else { return Ok(stale) };
@@ -95,10 +123,17 @@ impl Encrypted {
     }
 }
 
-/// A value in the clear.
+/// A value in the clear; `None` when it is stored as it is.
 struct Opened {
     value: Option<Bytes>,
     stale: bool,
+}
+
+/// What a look at a value came to.
+enum Looked {
+    Open(Opened),
+    /// A KMS plug-in must be asked first.
+    Needs(Box<Needed>),
 }
 
 impl State {
@@ -113,19 +148,33 @@ impl State {
         Some((first, resource))
     }
 
-    /// `value` is `None` when it is stored as it is.
-    fn unseal(&self, config: &Config, key: &str, value: &Bytes) -> Result<Opened> {
+    /// Opens a value, with what its KMS plug-in says where that must be asked.
+    async fn unseal(&self, config: &Config, key: &str, value: &Bytes) -> Result<Opened> {
+        let mut asked = false;
+        loop {
+            match self.look(config, key, value)? {
+                Looked::Open(opened) => return Ok(opened),
+                Looked::Needs(_) if asked => {
+                    return Err(sealed(key, "its key is forgotten as soon as it is known".to_owned()));
+                }
+                Looked::Needs(needed) => needed.fetch().await.map_err(Error::Keys)?,
+            }
+            asked = true;
+        }
+    }
+
+    fn look(&self, config: &Config, key: &str, value: &Bytes) -> Result<Looked> {
         let providers = self.resource(key).and_then(|(group, resource)| config.providers(group, resource));
         let Some(providers) = providers else {
             return match cipher::is_sealed(value) {
                 true => Err(sealed(key, "it is encrypted, and no provider is configured for it".into())),
-                false => Ok(Opened { value: None, stale: false }),
+                false => Ok(Looked::Open(Opened { value: None, stale: false })),
             };
         };
-        providers
-            .open(value, key.as_bytes())
-            .map_err(|why| sealed(key, why))
-            .map(|(value, stale)| Opened { value: value.map(Bytes::from), stale })
+        Ok(match providers.open(value, key.as_bytes()).map_err(|why| sealed(key, why))? {
+            Found::Value(value, stale) => Looked::Open(Opened { value: value.map(Bytes::from), stale }),
+            Found::Needs(needed) => Looked::Needs(needed),
+        })
     }
 
     fn seal(&self, key: &str, value: Bytes) -> Result<Bytes> {
@@ -136,9 +185,9 @@ impl State {
         Ok(sealed.map_or(value, Bytes::from))
     }
 
-    fn pair(&self, pair: &mut KeyValue) -> Result<()> {
-        let config = self.config.load();
-        let opened = self.unseal(&config, &pair.key, &pair.value)?;
+    async fn pair(&self, pair: &mut KeyValue) -> Result<()> {
+        let config = self.config.load_full();
+        let opened = self.unseal(&config, &pair.key, &pair.value).await?;
         if let Some(value) = opened.value {
             pair.value = value;
         }
@@ -155,18 +204,21 @@ impl State {
         }
     }
 
-    fn pairs(&self, result: &mut RangeResult) -> Result<()> {
-        result.kvs.iter_mut().try_for_each(|pair| self.old_pair(pair))
+    async fn pairs(&self, result: &mut RangeResult) -> Result<()> {
+        for pair in &mut result.kvs {
+            self.old_pair(pair).await?;
+        }
+        Ok(())
     }
 
     /// A pair of the past says nothing about what is stored now.
-    fn old_pair(&self, pair: &mut KeyValue) -> Result<()> {
+    async fn old_pair(&self, pair: &mut KeyValue) -> Result<()> {
         // A read without values has nothing to open.
         if pair.value.is_empty() {
             return Ok(());
         }
-        let config = self.config.load();
-        if let Some(value) = self.unseal(&config, &pair.key, &pair.value)?.value {
+        let config = self.config.load_full();
+        if let Some(value) = self.unseal(&config, &pair.key, &pair.value).await?.value {
             pair.value = value;
         }
         Ok(())
@@ -181,17 +233,20 @@ impl State {
         Ok(())
     }
 
-    fn batch(&self, batch: &mut Batch) -> Result<()> {
+    async fn batch(&self, batch: &mut Batch) -> Result<()> {
         for change in &mut batch.changes {
-            match change {
+            let previous = match change {
                 Change::Put { kv, previous } => {
-                    self.pair(kv)?;
-                    previous.as_mut().map_or(Ok(()), |pair| self.old_pair(pair))?;
+                    self.pair(kv).await?;
+                    previous
                 }
                 Change::Delete { key, previous } => {
                     self.mark(key, false);
-                    previous.as_mut().map_or(Ok(()), |pair| self.old_pair(pair))?;
+                    previous
                 }
+            };
+            if let Some(pair) = previous {
+                self.old_pair(pair).await?;
             }
         }
         Ok(())
@@ -206,7 +261,7 @@ fn sealed(key: &str, why: String) -> Error {
 impl Storage for Encrypted {
     async fn range(&self, range: Range) -> Result<RangeResult> {
         let mut found = self.inner.range(range).await?;
-        self.state.pairs(&mut found)?;
+        self.state.pairs(&mut found).await?;
         Ok(found)
     }
 
@@ -216,8 +271,8 @@ impl Storage for Encrypted {
         let mut done = self.inner.txn(request).await?;
         for result in &mut done.results {
             match result {
-                OpResult::Range(found) => self.state.pairs(found)?,
-                OpResult::Deleted(Some(pair)) => self.state.old_pair(pair)?,
+                OpResult::Range(found) => self.state.pairs(found).await?,
+                OpResult::Deleted(Some(pair)) => self.state.old_pair(pair).await?,
                 OpResult::Put | OpResult::Deleted(None) => {}
             }
         }
@@ -228,12 +283,17 @@ impl Storage for Encrypted {
         let state = Arc::clone(&self.state);
         let stream = self.inner.watch(prefix, after).await?;
         Ok(stream
-            .map(move |message| match message {
-                Ok(WatchMessage::Batch(mut batch)) => {
-                    state.batch(&mut batch)?;
-                    Ok(WatchMessage::Batch(batch))
+            .then(move |message| {
+                let state = Arc::clone(&state);
+                async move {
+                    match message {
+                        Ok(WatchMessage::Batch(mut batch)) => {
+                            state.batch(&mut batch).await?;
+                            Ok(WatchMessage::Batch(batch))
+                        }
+                        other => other,
+                    }
                 }
-                other => other,
             })
             .boxed())
     }

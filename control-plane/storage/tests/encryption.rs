@@ -129,7 +129,7 @@ async fn a_wrong_key_and_a_moved_value_are_said() {
 fn configurations_that_say_nothing_good_are_refused() {
     let header = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\n";
     for (rest, why) in [
-        ("resources: [{resources: [secrets], providers: [{kms: {name: x}}]}]", "kms is not supported"),
+        ("resources: [{resources: [secrets], providers: [{kms: {name: x}}]}]", "KMSv1 is deprecated"),
         ("resources: [{resources: [secrets], providers: []}]", "no provider"),
         ("resources: [{resources: ['*'], providers: [{identity: {}}]}]", "names no resource"),
         (

@@ -6,3 +6,4 @@ mod encryption;
 mod etcd;
 mod etcd_process;
 mod kill;
+mod kms;

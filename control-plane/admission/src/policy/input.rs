@@ -231,6 +231,8 @@ pub(super) async fn decide<T>(
             namespace: &check.namespace,
             name: &check.name,
             path: check.path.as_deref().unwrap_or_default(),
+            fields: &check.fields,
+            labels: &check.labels,
             ..Question::default()
         };
         let answer = access.may(&user, question).await;

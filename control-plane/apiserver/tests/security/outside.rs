@@ -14,7 +14,7 @@ use rcgen::KeyPair;
 use serde_json::{Value, json};
 use skep_api::user::UserInfo;
 use skep_auth::authentication::bearer::TokenVerifier;
-use skep_auth::authentication::oidc::{ALGORITHMS, Claim, Issuer, Oidc};
+use skep_auth::authentication::oidc::{Issuer, Oidc, Source};
 use skep_auth::authentication::{Bearer, WebhookTokens};
 use skep_auth::authorization::webhook::{Webhook, WebhookOptions};
 use skep_auth::authorization::{Attributes, Authorizer, Decision};
@@ -23,9 +23,9 @@ use skep_webhook::{Client, Endpoint, NoServices, Trust};
 use tokio::net::TcpListener;
 
 /// A server over TLS on loopback.
-struct Outside {
-    url: String,
-    trust: Trust,
+pub(crate) struct Outside {
+    pub(crate) url: String,
+    pub(crate) trust: Trust,
     task: tokio::task::JoinHandle<()>,
     _dir: tempfile::TempDir,
 }
@@ -36,7 +36,7 @@ impl Drop for Outside {
     }
 }
 
-async fn serve(router: impl FnOnce(&str) -> Router) -> Outside {
+pub(crate) async fn serve(router: impl FnOnce(&str) -> Router) -> Outside {
     let dir = tempfile::tempdir().expect("a folder");
     let options = PkiOptions { server_names: vec!["localhost".to_owned()], server_ips: Vec::new() };
     let pki = Pki::load_or_create(dir.path(), &options).expect("a PKI");
@@ -63,16 +63,16 @@ async fn serve(router: impl FnOnce(&str) -> Router) -> Outside {
     Outside { url, trust, task, _dir: dir }
 }
 
-fn client() -> Client {
+pub(crate) fn client() -> Client {
     Client::new(Arc::new(NoServices))
 }
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_secs()
 }
 
 /// A key of an issuer, and as its document shows it.
-fn signing_key(id: &str) -> (EncodingKey, Value) {
+pub(crate) fn signing_key(id: &str) -> (EncodingKey, Value) {
     let pair = KeyPair::generate().expect("a key");
     let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).expect("a key");
     let point = pair.public_key_raw();
@@ -81,7 +81,7 @@ fn signing_key(id: &str) -> (EncodingKey, Value) {
     (key, shown)
 }
 
-fn sign(key: &EncodingKey, id: &str, claims: &Value) -> String {
+pub(crate) fn sign(key: &EncodingKey, id: &str, claims: &Value) -> String {
     let mut header = Header::new(Algorithm::ES256);
     header.kid = Some(id.to_owned());
     jsonwebtoken::encode(&header, claims, key).expect("signed")
@@ -108,15 +108,10 @@ async fn id_tokens_of_an_issuer_are_believed_by_its_keys() {
     .await;
     let oidc = Oidc::new(
         Issuer {
-            url: issuer.url.clone(),
-            discovery_url: None,
             trust: issuer.trust.clone(),
-            audiences: vec!["kubernetes".to_owned()],
-            username: Claim { name: "email".into(), prefix: "o:".into() },
-            groups: Some(Claim { name: "groups".into(), prefix: "g:".into() }),
-            uid: None,
+            groups: Some(Source::claim("groups", "g:")),
             required: BTreeMap::from([("hd".to_owned(), "example.org".to_owned())]),
-            algorithms: ALGORITHMS.to_vec(),
+            ..Issuer::new(&issuer.url, vec!["kubernetes".to_owned()], Source::claim("email", "o:"))
         },
         client(),
     );
@@ -139,7 +134,7 @@ async fn id_tokens_of_an_issuer_are_believed_by_its_keys() {
         (with("aud", "other".into()), "InvalidAudience"),
         (with("hd", "other".into()), "required claim hd"),
         (with("email_verified", false.into()), "email not verified"),
-        (with("groups", json!([1])), "no strings"),
+        (with("groups", json!([1])), "neither a string nor a list of strings"),
         (with("nbf", (now() + 600).into()), "ImmatureSignature"),
     ] {
         let error = bearer.verify(&sign(&key, "one", &claims), &[]).await.expect_err(why);

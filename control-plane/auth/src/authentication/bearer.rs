@@ -53,6 +53,11 @@ impl Bearer {
         Self { verifiers, audiences, memory: Mutex::new(HashMap::new()) }
     }
 
+    /// Looks at every token anew from now on.
+    pub fn forget(&self) {
+        self.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+    }
+
     /// The API server's audiences.
     pub fn audiences(&self) -> &[String] {
         &self.audiences

@@ -11,6 +11,11 @@ use skep_webhook::{Client, Endpoint};
 use super::{Attributes, Authorizer, Decision};
 use crate::memory::Memory;
 
+pub use conditions::MatchConditions;
+
+mod conditions;
+mod review;
+
 /// A call that could not be made is made so often.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(250);
@@ -30,6 +35,8 @@ pub struct WebhookOptions {
     pub deadline: Duration,
     /// Refuse when it can't be asked; otherwise others decide.
     pub deny_on_failure: bool,
+    /// It is asked only about requests for which these hold.
+    pub conditions: MatchConditions,
 }
 
 impl Default for WebhookOptions {
@@ -41,6 +48,7 @@ impl Default for WebhookOptions {
             refused_life: Duration::from_secs(30),
             deadline: Duration::from_secs(30),
             deny_on_failure: false,
+            conditions: MatchConditions::default(),
         }
     }
 }
@@ -53,43 +61,15 @@ pub struct Webhook {
     memory: Memory<Decision>,
 }
 
-/// The `spec` of a SubjectAccessReview.
-fn spec(attributes: &Attributes<'_>) -> Value {
-    let user = attributes.user;
-    let mut spec = json!({});
-    let mut put = |key: &str, value: Value, empty: bool| {
-        if !empty {
-            spec[key] = value;
-        }
-    };
-    put("user", json!(user.name), user.name.is_empty());
-    put("uid", json!(user.uid), user.uid.is_empty());
-    put("groups", json!(user.groups), user.groups.is_empty());
-    put("extra", json!(user.extra), user.extra.is_empty());
-    if !attributes.is_resource {
-        spec["nonResourceAttributes"] = json!({"path": attributes.path, "verb": attributes.verb});
-        return spec;
-    }
-    let mut resource = json!({"verb": attributes.verb, "resource": attributes.resource});
-    for (key, text) in [
-        ("group", attributes.group),
-        ("version", attributes.version),
-        ("subresource", attributes.subresource),
-        ("namespace", attributes.namespace),
-        ("name", attributes.name),
-    ] {
-        if !text.is_empty() {
-            resource[key] = text.into();
-        }
-    }
-    spec["resourceAttributes"] = resource;
-    spec
-}
-
 impl Webhook {
     /// Asks `endpoint`.
     pub fn new(client: Client, endpoint: Endpoint, options: WebhookOptions) -> Self {
         Self { client, endpoint, options, memory: Memory::default() }
+    }
+
+    /// When no answer is to be had.
+    fn on_failure(&self, reason: String) -> Decision {
+        if self.options.deny_on_failure { Decision::Deny(reason) } else { Decision::NoOpinion(reason) }
     }
 
     async fn ask(&self, spec: &Value) -> Result<Decision, skep_webhook::Error> {
@@ -126,7 +106,17 @@ impl Webhook {
 #[async_trait]
 impl Authorizer for Webhook {
     async fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
-        let spec = spec(attributes);
+        match self.options.conditions.hold(attributes) {
+            Ok(true) => {}
+            Ok(false) => return Decision::NoOpinion(String::new()),
+            Err(error) => {
+                let name = &self.options.name;
+                tracing::warn!(error, webhook = name, "match conditions of an authorization webhook failed");
+                return self
+                    .on_failure(format!("match conditions of the authorization webhook {name:?} failed"));
+            }
+        }
+        let spec = review::spec(attributes, &self.options.version);
         let key = Sha256::digest(spec.to_string()).into();
         if let Some(decision) = self.memory.get(&key) {
             return decision;
@@ -140,12 +130,7 @@ impl Authorizer for Webhook {
             }
             Err(error) => {
                 tracing::warn!(%error, webhook = self.options.name, "the authorization webhook can't be asked");
-                let reason = format!("the authorization webhook {:?} can't be asked", self.options.name);
-                if self.options.deny_on_failure {
-                    Decision::Deny(reason)
-                } else {
-                    Decision::NoOpinion(reason)
-                }
+                self.on_failure(format!("the authorization webhook {:?} can't be asked", self.options.name))
             }
         }
     }

@@ -1,13 +1,17 @@
 //! `AuthenticationConfiguration`: issuers of JWTs, and who may be anonymous.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
-use skep_webhook::Trust;
+use skep_api::field::{Error as FieldError, ErrorList, Path};
 
-use super::{Any, Error, check, no_cel};
+use super::{Error, check};
 use crate::authentication::Anonymous;
-use crate::authentication::oidc::{ALGORITHMS, Claim, Issuer};
+use crate::authentication::oidc::Issuer;
+
+mod issuer;
+mod mappings;
+
+/// No file has more issuers.
+const ISSUERS: usize = 64;
 
 /// What the file says.
 #[derive(Debug)]
@@ -45,223 +49,92 @@ struct Condition {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Jwt {
-    issuer: IssuerEntry,
     #[serde(default)]
-    claim_validation_rules: Vec<ClaimRule>,
-    claim_mappings: Mappings,
+    issuer: issuer::Entry,
     #[serde(default)]
-    user_validation_rules: Any,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct IssuerEntry {
-    url: String,
-    #[serde(rename = "discoveryURL")]
-    discovery_url: Option<String>,
-    certificate_authority: Option<String>,
+    claim_validation_rules: Vec<mappings::ClaimRule>,
     #[serde(default)]
-    audiences: Vec<String>,
-    audience_match_policy: Option<String>,
+    claim_mappings: mappings::Mappings,
     #[serde(default)]
-    egress_selector_type: Any,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ClaimRule {
-    #[serde(default)]
-    claim: String,
-    #[serde(default)]
-    required_value: String,
-    #[serde(default)]
-    expression: Any,
-    #[serde(default, rename = "message")]
-    _message: Any,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Mappings {
-    username: ClaimEntry,
-    groups: Option<ClaimEntry>,
-    uid: Option<ClaimEntry>,
-    #[serde(default)]
-    extra: Any,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct ClaimEntry {
-    claim: String,
-    prefix: Option<String>,
-    expression: Any,
-}
-
-impl ClaimEntry {
-    fn read(&self, at: &str) -> Result<Claim, Error> {
-        if !self.expression.is_empty() {
-            return Err(no_cel(&format!("{at}.expression")));
-        }
-        if self.claim.is_empty() {
-            return Err(Error::Content(format!("{at}: Required value: claim or expression is required")));
-        }
-        let Some(prefix) = &self.prefix else {
-            let why = "prefix is required when claim is set. It can be set to an empty string to disable \
-                       prefixing";
-            return Err(Error::Content(format!("{at}.prefix: Required value: {why}")));
-        };
-        Ok(Claim { name: self.claim.clone(), prefix: prefix.clone() })
-    }
+    user_validation_rules: Vec<mappings::UserRule>,
 }
 
 impl Authentication {
-    /// Reads YAML or JSON.
-    pub fn parse(text: &str) -> Result<Self, Error> {
+    /// Reads YAML or JSON, and says all that is wrong with it. `own` are the issuers of service-account
+    /// tokens: no other may have their name.
+    pub fn parse(text: &str, own: &[String]) -> Result<Self, Error> {
         let file: File = serde_yaml::from_str(text)?;
         check(&file.kind, &file.api_version, "AuthenticationConfiguration")?;
-        let mut issuers: Vec<Issuer> = Vec::new();
-        for (index, entry) in file.jwt.into_iter().enumerate() {
-            let issuer = entry.read(&format!("jwt[{index}]"))?;
-            if issuers.iter().any(|other| other.url == issuer.url) {
-                let url = issuer.url;
-                return Err(Error::Content(format!("jwt[{index}].issuer.url: Duplicate value: {url:?}")));
-            }
-            issuers.push(issuer);
+        let root = Path::new("jwt");
+        let mut errors = ErrorList::new();
+        if file.jwt.len() > ISSUERS {
+            errors.push(FieldError::too_many(&root, file.jwt.len(), ISSUERS));
+            return Err(Error::Content(errors.to_string()));
         }
-        let anonymous = file.anonymous.map(|entry| match (entry.enabled, entry.conditions.as_slice()) {
-            (false, []) => Ok(Anonymous::Off),
-            (false, _) => Err(Error::Content(
-                "anonymous.conditions: Invalid value: enabled should be set to true when conditions are defined"
-                    .to_owned(),
-            )),
-            (true, []) => Ok(Anonymous::On),
-            (true, paths) => Ok(Anonymous::Paths(paths.iter().map(|condition| condition.path.clone()).collect())),
+        let mut issuers: Vec<Issuer> = Vec::new();
+        let (mut urls, mut discovery): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+        for (index, entry) in file.jwt.into_iter().enumerate() {
+            let path = root.index(index);
+            let (url, discovery_url) = (entry.issuer.url.clone(), entry.issuer.discovery_url.clone());
+            issuers.extend(entry.read(&path, own, &mut errors));
+            let path = path.child("issuer");
+            for (field, url, seen) in
+                [("url", url, &mut urls), ("discoveryURL", discovery_url.unwrap_or_default(), &mut discovery)]
+            {
+                if url.is_empty() {
+                    continue;
+                }
+                if seen.contains(&url) {
+                    errors.push(FieldError::duplicate(&path.child(field), url.as_str()));
+                }
+                seen.push(url);
+            }
+        }
+        let anonymous = file.anonymous.map(|entry| {
+            let paths: Vec<String> = entry.conditions.into_iter().map(|condition| condition.path).collect();
+            if !entry.enabled && !paths.is_empty() {
+                let path = Path::new("anonymous").child("conditions");
+                let why = "enabled should be set to true when conditions are defined";
+                errors.push(FieldError::invalid(&path, paths.clone(), why));
+            }
+            match (entry.enabled, paths.is_empty()) {
+                (false, _) => Anonymous::Off,
+                (true, true) => Anonymous::On,
+                (true, false) => Anonymous::Paths(paths),
+            }
         });
-        Ok(Self { issuers, anonymous: anonymous.transpose()? })
+        if errors.is_empty() {
+            Ok(Self { issuers, anonymous })
+        } else {
+            Err(Error::Content(errors.to_string()))
+        }
     }
 }
 
 impl Jwt {
-    fn read(self, at: &str) -> Result<Issuer, Error> {
-        let wrong = |field: &str, why: &str| Err(Error::Content(format!("{at}.{field}: {why}")));
-        let issuer = self.issuer;
-        if !issuer.url.starts_with("https://") {
-            return wrong("issuer.url", "Invalid value: URL scheme must be https");
-        }
-        if issuer.discovery_url.as_ref().is_some_and(|url| !url.starts_with("https://")) {
-            return wrong("issuer.discoveryURL", "Invalid value: URL scheme must be https");
-        }
-        if issuer.audiences.is_empty() {
-            return wrong(
-                "issuer.audiences",
-                "Required value: at least one jwt[].issuer.audiences is required",
-            );
-        }
-        let policy = issuer.audience_match_policy.as_deref().unwrap_or_default();
-        if !matches!(policy, "" | "MatchAny") || (policy.is_empty() && issuer.audiences.len() > 1) {
-            let why = "must be MatchAny for multiple audiences";
-            return wrong("issuer.audienceMatchPolicy", &format!("Invalid value: {policy:?}: {why}"));
-        }
-        if !issuer.egress_selector_type.is_empty() {
-            return wrong("issuer.egressSelectorType", "egress selectors are not supported");
-        }
-        if !self.user_validation_rules.is_empty() {
-            return Err(no_cel(&format!("{at}.userValidationRules")));
-        }
-        if !self.claim_mappings.extra.is_empty() {
-            return Err(no_cel(&format!("{at}.claimMappings.extra")));
-        }
-        let mut required = BTreeMap::new();
-        for (index, rule) in self.claim_validation_rules.into_iter().enumerate() {
-            let field = format!("claimValidationRules[{index}]");
-            if !rule.expression.is_empty() {
-                return Err(no_cel(&format!("{at}.{field}.expression")));
-            }
-            if rule.claim.is_empty() {
-                return wrong(&field, "Required value: claim or expression is required");
-            }
-            if required.insert(rule.claim, rule.required_value).is_some() {
-                return wrong(&field, "Duplicate value");
-            }
-        }
-        let mappings = self.claim_mappings;
-        let uid = match mappings.uid {
-            Some(uid) if !uid.expression.is_empty() => {
-                return Err(no_cel(&format!("{at}.claimMappings.uid.expression")));
-            }
-            uid => uid.map(|uid| uid.claim).filter(|claim| !claim.is_empty()),
-        };
-        // An empty mapping of groups is no mapping.
-        let groups =
-            mappings.groups.filter(|groups| !groups.claim.is_empty() || !groups.expression.is_empty());
-        let trust = match issuer.certificate_authority.filter(|pem| !pem.is_empty()) {
-            Some(pem) => Trust::Bundle(pem.into_bytes().into()),
-            None => Trust::System,
-        };
-        Ok(Issuer {
-            url: issuer.url,
-            discovery_url: issuer.discovery_url.filter(|url| !url.is_empty()),
-            trust,
-            audiences: issuer.audiences,
-            username: mappings.username.read(&format!("{at}.claimMappings.username"))?,
-            groups: groups.map(|groups| groups.read(&format!("{at}.claimMappings.groups"))).transpose()?,
-            uid,
+    /// The issuer, unless something is wrong with it.
+    fn read(self, path: &Path, own: &[String], errors: &mut ErrorList) -> Option<Issuer> {
+        let before = errors.len();
+        let (claim_rules, required) =
+            mappings::claim_rules(self.claim_validation_rules, &path.child("claimValidationRules"), errors);
+        let user = self.claim_mappings.read(&path.child("claimMappings"), &claim_rules, errors);
+        let user_rules =
+            mappings::user_rules(self.user_validation_rules, &path.child("userValidationRules"), errors);
+        let issuer = self.issuer.read(&path.child("issuer"), own, errors);
+        let user = user.filter(|_| errors.len() == before)?;
+        Some(Issuer {
+            discovery_url: issuer.discovery_url,
+            trust: issuer.trust,
+            groups: user.groups,
+            uid: user.uid,
+            extra: user.extra,
             required,
-            algorithms: ALGORITHMS.to_vec(),
+            claim_rules,
+            user_rules,
+            ..Issuer::new(issuer.url, issuer.audiences, user.username)
         })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HEADER: &str = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n";
-
-    #[test]
-    fn issuers_and_anonymous_paths_are_read() {
-        let text = format!(
-            "{HEADER}
-anonymous:
-  enabled: true
-  conditions: [{{path: /livez}}, {{path: /readyz}}]
-jwt:
-- issuer: {{url: https://one.example, audiences: [a, b], audienceMatchPolicy: MatchAny}}
-  claimValidationRules: [{{claim: hd, requiredValue: example.org}}]
-  claimMappings:
-    username: {{claim: email, prefix: ''}}
-    groups: {{claim: roles, prefix: 'one:'}}
-    uid: {{claim: oid}}
-- issuer: {{url: https://two.example, discoveryURL: https://inner.example/conf, audiences: [a]}}
-  claimMappings: {{username: {{claim: sub, prefix: 'two:'}}}}
-"
-        );
-        let file = Authentication::parse(&text).expect("a configuration");
-        let paths = vec!["/livez".to_owned(), "/readyz".to_owned()];
-        assert_eq!(file.anonymous, Some(Anonymous::Paths(paths)));
-        assert_eq!(file.issuers.len(), 2);
-        let one = &file.issuers[0];
-        assert_eq!(one.groups, Some(Claim { name: "roles".into(), prefix: "one:".into() }));
-        assert_eq!((one.uid.as_deref(), one.required["hd"].as_str()), (Some("oid"), "example.org"));
-    }
-
-    #[test]
-    fn what_can_not_be_done_is_refused() {
-        let issuer = "issuer: {url: https://one.example, audiences: [a]}";
-        let name = "username: {claim: sub, prefix: ''}";
-        for (jwt, why) in [
-            ("issuer: {url: http://one.example, audiences: [a]}, claimMappings: {username: {claim: a, prefix: ''}}".to_owned(), "https"),
-            (format!("{issuer}, claimMappings: {{username: {{claim: sub}}}}"), "prefix is required"),
-            (format!("{issuer}, claimMappings: {{username: {{expression: claims.sub}}}}"), "CEL"),
-            (format!("{issuer}, claimMappings: {{{name}, extra: [{{key: a, valueExpression: b}}]}}"), "CEL"),
-            (format!("{issuer}, claimMappings: {{{name}}}, userValidationRules: [{{expression: a}}]"), "CEL"),
-            (format!("{issuer}, claimMappings: {{{name}}}, claimValidationRules: [{{expression: a}}]"), "CEL"),
-            (format!("issuer: {{url: https://one.example, audiences: []}}, claimMappings: {{{name}}}"), "audiences"),
-        ] {
-            let error = Authentication::parse(&format!("{HEADER}jwt: [{{{jwt}}}]\n")).expect_err(&jwt);
-            assert!(error.to_string().contains(why), "{jwt}: {error}");
-        }
-        assert!(Authentication::parse("apiVersion: v1\nkind: Pod\n").is_err());
-    }
-}
+mod tests;

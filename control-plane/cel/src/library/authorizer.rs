@@ -33,6 +33,10 @@ pub struct Check {
     pub namespace: String,
     /// The name.
     pub name: String,
+    /// A field selector, as it was written.
+    pub fields: String,
+    /// A label selector, as it was written.
+    pub labels: String,
 }
 
 impl Check {
@@ -77,14 +81,14 @@ impl Decisions {
     pub fn authorizer(&self) -> Value<'static> {
         value(Authorization::Asking {
             step: Step::Authorizer,
-            check: Check::default(),
+            check: Box::default(),
             decisions: self.clone(),
         })
     }
 
     /// The value of the variable `authorizer.requestResource`.
     pub fn resource(&self, check: Check) -> Value<'static> {
-        value(Authorization::Asking { step: Step::Resource, check, decisions: self.clone() })
+        value(Authorization::Asking { step: Step::Resource, check: Box::new(check), decisions: self.clone() })
     }
 }
 
@@ -96,7 +100,7 @@ pub enum Authorization {
         /// What it is about so far.
         step: Step,
         /// The question.
-        check: Check,
+        check: Box<Check>,
         /// Where answers are.
         decisions: Decisions,
     },
@@ -176,9 +180,8 @@ pub(super) fn declare(declare: Declare<'_>) {
         ("resourcecheck_name", "ResourceCheck", "name(string)", "ResourceCheck", |args| {
             next(args, Step::Resource, |check, name| set(&mut check.name, name))
         }),
-        // No authorizer here looks at selectors; a rule that would need them never narrows a permission.
         ("authorizer_fieldselector", "ResourceCheck", "fieldSelector(string)", "ResourceCheck", |args| {
-            next(args, Step::Resource, |_, _| Ok(()))
+            next(args, Step::Resource, |check, selector| set(&mut check.fields, selector))
         }),
     ];
     for (id, from, call, to, body) in steps {
@@ -189,7 +192,7 @@ pub(super) fn declare(declare: Declare<'_>) {
     declare(
         "authorizer_labelselector",
         &format!("({resource}).labelSelector(string) -> {resource}"),
-        |args| next(args, Step::Resource, |_, _| Ok(())),
+        |args| next(args, Step::Resource, |check, selector| set(&mut check.labels, selector)),
     );
     let authorizer = "kubernetes.authorization.Authorizer";
     let account = format!("({authorizer}).serviceAccount(string, string) -> {authorizer}");
@@ -241,14 +244,14 @@ fn service_account<'a>(args: &[Value<'a>]) -> Outcome<'a> {
         return fail("Invalid service account namespace");
     }
     let service_account = Some((namespace.to_string(), name.to_string()));
-    let check = Check { service_account, ..check.clone() };
+    let check = Box::new(Check { service_account, ..(**check).clone() });
     Ok(value(Authorization::Asking { step: Step::Authorizer, check, decisions: decisions.clone() }))
 }
 
 fn check<'a>(args: &[Value<'a>]) -> Outcome<'a> {
     let [Value::Library(Library::Authorization(part)), Value::String(verb)] = args else { return mismatch() };
     let Authorization::Asking { check, decisions, .. } = &**part else { return mismatch() };
-    let check = Check { verb: verb.to_string(), ..check.clone() };
+    let check = Check { verb: verb.to_string(), ..(**check).clone() };
     match decisions.get(&check) {
         Some(decision) => Ok(value(Authorization::Answer(decision))),
         None => Err(EvalError::Pending(Box::new(check))),

@@ -26,7 +26,7 @@ impl<'a> Value<'a> {
             Json::Number(number) => {
                 let whole = number.as_i64();
                 match (whole, schema.map(Schema::leaf)) {
-                    (Some(whole), Some(Leaf::Double)) => Self::Double(whole as f64),
+                    (Some(whole), Some(Leaf::Double | Leaf::Claims)) => Self::Double(whole as f64),
                     (Some(whole), _) => Self::Int(whole),
                     (None, leaf) => {
                         let double = number.as_f64().unwrap_or_default();

@@ -101,6 +101,7 @@ pub(crate) fn storage_error(error: &Error) -> ApiError {
         Error::NoLease(_)
         | Error::Corrupt(_)
         | Error::Sealed { .. }
+        | Error::Keys(_)
         | Error::InUse(_)
         | Error::Format { .. }
         | Error::Invalid(_) => {

@@ -91,6 +91,19 @@ impl Keys {
         Ok(self.find(id))
     }
 
+    /// Fetches the keys if they never were.
+    pub(super) async fn ready(&self) -> Result<(), Error> {
+        let mut fetched = self.fetched.lock().await;
+        if !self.known.load().is_empty() {
+            return Ok(());
+        }
+        *fetched = Some(Instant::now());
+        let keys = self.fetch().await;
+        let keys = keys.map_err(|why| Error::Unavailable(format!("the keys of the OIDC issuer: {why}")))?;
+        self.known.store(Arc::new(keys));
+        Ok(())
+    }
+
     async fn fetch(&self) -> Result<Vec<Arc<Key>>, String> {
         let configuration = self.get(&self.discovery_url).await?;
         if configuration.get("issuer").and_then(Value::as_str) != Some(self.url.as_str()) {
