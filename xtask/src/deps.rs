@@ -47,8 +47,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("skep-client", &["skep-api"]),
     ("skep-scheduler", &["skep-api", "skep-client"]),
-    // Of auth what is signed: certificates, and tokens kept in Secrets.
-    ("skep-controllers", &["skep-api", "skep-client", "skep-auth"]),
+    // Of auth what is signed: certificates, and tokens kept in Secrets. Of admission the check of policies'
+    // types.
+    ("skep-controllers", &["skep-api", "skep-client", "skep-auth", "skep-admission", "skep-cel"]),
     ("skep-ebpf-abi", &[]),
     ("skep-ebpf-programs", &["skep-ebpf-abi"]),
     ("skep-ebpf-loader", &["skep-ebpf-abi"]),

@@ -12,9 +12,11 @@ mod mutating;
 mod params;
 mod patches;
 mod source;
+mod types;
 mod validating;
 
 pub use check::{check_match_conditions, check_policy};
 pub use conditions::MatchConditions;
 pub use mutating::MutatingAdmissionPolicy;
+pub use types::{MOST_KINDS, TypedKind, named_resources, parameter_kind, type_warnings};
 pub use validating::ValidatingAdmissionPolicy;

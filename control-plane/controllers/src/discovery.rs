@@ -84,6 +84,20 @@ pub(crate) async fn resources(client: &Client) -> Result<(Vec<Resource>, Vec<Str
     Ok((all, failed))
 }
 
+/// The resources of one group and version with their kinds; none when the server does not have it.
+pub(crate) async fn kinds(
+    client: &Client,
+    group: &str,
+    version: &str,
+) -> Result<Vec<(String, String)>, Error> {
+    let path = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
+    match client.get_path::<ApiResourceList>(&path).await {
+        Ok(list) => Ok(list.resources.into_iter().map(|resource| (resource.name, resource.kind)).collect()),
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
 async fn read(
     client: &Client,
     group: &str,

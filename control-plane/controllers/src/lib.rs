@@ -26,6 +26,7 @@ mod node_lifecycle;
 mod owners;
 mod pod_gc;
 mod pods;
+mod policy_types;
 mod quota;
 mod replicas;
 mod root_ca;
@@ -117,6 +118,7 @@ pub async fn run(client: Client, config: ControllersConfig, cancel: Cancellation
     let bootstrap_tokens = bootstrap_tokens::BootstrapTokens::new(&client, &mut sources);
     let cluster_roles = cluster_roles::ClusterRoles::new(&client, &mut sources);
     let service_cidrs = service_cidr::ServiceCidrs::new(&client, &mut sources);
+    let policy_types = policy_types::PolicyTypes::new(&client, &mut sources);
     let nodes = recorder("node-controller");
     let ipam = ipam::Ipam::new(&client, &nodes, &ranges, &mut sources);
     let lifecycle = node_lifecycle::NodeLifecycle::new(&client, &nodes, NODE_MONITOR_GRACE, &mut sources);
@@ -153,6 +155,7 @@ pub async fn run(client: Client, config: ControllersConfig, cancel: Cancellation
             Box::pin(bootstrap_tokens.run(&cancel)),
             Box::pin(cluster_roles.run(&cancel)),
             Box::pin(service_cidrs.run(&cancel)),
+            Box::pin(policy_types.run(&cancel)),
             Box::pin(ipam.run(&cancel)),
             Box::pin(lifecycle.run(&cancel)),
             Box::pin(eviction.run(&cancel)),

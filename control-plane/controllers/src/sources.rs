@@ -1,6 +1,7 @@
 //! The informers controllers share. Controllers hook their queues in while they are built; then all
 //! informers start, and no controller works before all of them are in sync.
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
@@ -77,6 +78,7 @@ sources! {
     quotas: ResourceQuota,
     cluster_roles: ClusterRole,
     certificate_requests: CertificateSigningRequest,
+    policies: ValidatingAdmissionPolicy,
     account_tokens: Secret,
     bootstrap_tokens: Secret,
     cluster_info: ConfigMap,
@@ -121,6 +123,7 @@ impl Sources {
             certificate_requests: all(client),
             service_ranges: all(client),
             service_addresses: all(client),
+            policies: all(client),
             account_tokens: Informer::new(client.all(), of_type(crate::account_tokens::TYPE)),
             bootstrap_tokens: Informer::new(
                 client.namespaced("kube-system"),
