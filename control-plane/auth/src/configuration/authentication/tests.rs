@@ -1,3 +1,5 @@
+//! What the file may say, and what is said about it when it is wrong.
+
 use serde_json::json;
 
 use super::*;

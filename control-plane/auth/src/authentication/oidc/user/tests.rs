@@ -1,3 +1,5 @@
+//! Claims to users: what expressions make, and what refusals say.
+
 use serde_json::json;
 
 use super::super::{Expression, Rule};
