@@ -16,6 +16,7 @@ use skep_service_proxy::serve::ServeOptions;
 use skep_service_proxy::{NodePortAddress, ProxyMode, ProxyOptions, TimeoutOptions};
 use tokio_util::sync::CancellationToken;
 
+use crate::dns::DnsOptions;
 use crate::folders::Folders;
 use crate::isolate::Isolation;
 use crate::join::{Join, Joined};
@@ -47,14 +48,16 @@ pub(crate) struct Options {
     /// Ranges of pod addresses, as the server has them.
     #[arg(long, default_value = "10.244.0.0/16", value_delimiter = ',', value_name = "CIDR")]
     pod_cidr: Vec<String>,
-    /// The address of the DNS service.
-    #[arg(long, default_value = "10.96.0.10", value_name = "IP")]
-    cluster_dns: IpAddr,
+    /// The addresses of the DNS service, one a family.
+    #[arg(long, default_value = "10.96.0.10", value_delimiter = ',', value_name = "IP")]
+    cluster_dns: Vec<IpAddr>,
 }
 
 /// What a node is told.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct NodeOptions {
+    #[command(flatten)]
+    dns: DnsOptions,
     /// The node's name; the host's by default.
     #[arg(long, env = "SKEP_NODE_NAME", value_name = "NAME")]
     pub(crate) node_name: Option<String>,
@@ -163,6 +166,9 @@ impl NodeOptions {
             mtu: self.mtu,
             pod_routing: self.pod_routing,
             tunnel_port: self.vxlan_port,
+            resolv_conf: self.dns.resolv_conf.clone(),
+            dns_upstreams: self.dns.upstreams(),
+            dns_stub_domains: self.dns.stub_domains(),
             max_pods: self.max_pods,
             proxy_mode: self.proxy_mode,
             proxy_options: self.proxy(),
@@ -195,7 +201,7 @@ pub(crate) fn main(options: Options) -> Result<()> {
         let config = AgentConfig {
             service_cidrs: options.service_cidr.clone(),
             cluster_cidrs: options.pod_cidr.clone(),
-            cluster_dns: vec![options.cluster_dns],
+            cluster_dns: options.cluster_dns.clone(),
             ..options.node.config(&options.folders, &options.isolation, client, tls)?
         };
         let outcome = skep_node_agent::run(config, cancel).await;

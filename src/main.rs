@@ -2,6 +2,7 @@
 
 mod admission;
 mod agent;
+mod dns;
 mod down;
 mod elected;
 mod folders;
@@ -48,7 +49,7 @@ enum Command {
     /// Make, list and delete the tokens by which machines join.
     Token(token::Options),
     /// Stop the pods of this node; with --purge remove every trace of Skep.
-    Down(down::Options),
+    Down(Box<down::Options>),
     /// Print a kubeconfig for the cluster's administrator.
     Kubeconfig(kubeconfig::Options),
     /// Look inside the data plane.
@@ -86,7 +87,7 @@ fn run(args: Args) -> Result<()> {
         Command::Agent(options) => agent::main(*options),
         Command::Credentials(options) => agent::credentials(&options),
         Command::Token(options) => token::main(&options),
-        Command::Down(options) => down::main(options),
+        Command::Down(options) => down::main(*options),
         Command::Kubeconfig(options) => kubeconfig::main(&options),
         Command::Net(options) => net::main(&options),
         Command::LogWriter { .. } => Ok(()),

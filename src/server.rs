@@ -205,7 +205,7 @@ async fn prepare(
         address: address.ip(),
         port: address.port(),
         service_ip: nth(&plane.service_cidr, 1)?,
-        dns_ip: Some(nth(&plane.service_cidr, 10)?),
+        dns_ips: dns_addresses(&plane.service_cidr)?,
         trust: Trust {
             client_ca: plane.security.client_ca(pki)?,
             front_proxy_ca: plane.security.front_proxy_ca(pki)?,
@@ -406,6 +406,11 @@ fn unspecified(like: IpAddr) -> IpAddr {
 pub(crate) fn nth(ranges: &[IpNet], n: usize) -> Result<IpAddr> {
     let Some(range) = ranges.first() else { bail!("--service-cidr names no range") };
     range.hosts().nth(n - 1).with_context(|| format!("the service range {range} is too small"))
+}
+
+/// The addresses of the DNS service: the tenth of each range.
+pub(crate) fn dns_addresses(ranges: &[IpNet]) -> Result<Vec<IpAddr>> {
+    ranges.iter().map(|range| nth(&[*range], 10)).collect()
 }
 
 fn pki_options(plane: &Plane, address: SocketAddr) -> Result<PkiOptions> {

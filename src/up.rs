@@ -136,7 +136,7 @@ fn agent_config(options: &Options, server: &Server, name: &str, url: &str) -> Re
     Ok(AgentConfig {
         service_cidrs: options.plane.service_cidr.iter().map(ToString::to_string).collect(),
         cluster_cidrs: options.plane.pod_cidr.iter().map(ToString::to_string).collect(),
-        cluster_dns: vec![server::nth(&options.plane.service_cidr, 10)?],
+        cluster_dns: server::dns_addresses(&options.plane.service_cidr)?,
         ..options.node.config(&options.folders, &options.isolation, client, tls)?
     })
 }

@@ -3,17 +3,12 @@
 //! The order is the order of needs: the Node must exist before it can be given pod ranges, those before the
 //! network, that before the first pod. What does not need one another starts side by side.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use skep_agent_core::files::ClusterDns;
 use skep_client::{Client, Informer, ListParams, Store, events::Recorder};
-use skep_dns::{Advertisement, DnsConfig, advertise};
 use skep_ebpf_loader::{DataPlane, LoadOptions};
 use skep_network::{NetworkConfig, PodDataPath, PodNetwork};
 use skep_runtime::{Runtime, cgroup::Hierarchies};
@@ -22,7 +17,9 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    AgentConfig, Error, housekeeping,
+    AgentConfig, Error,
+    dns::{self, Dns},
+    housekeeping,
     metrics::Metrics,
     node::{Health, Machine, Registration, all, peers},
     pods::{Directory, Kubelet, Manager, NodeSettings, SharedTools, Tools},
@@ -36,18 +33,49 @@ use crate::{
 /// When something that the node cannot be without does not start, or ends.
 pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), Error> {
     let tracker = TaskTracker::new();
-    let own = cancel.child_token();
-    let result = start(config, &tracker, &own).await;
+    // DNS is handed over to other nodes while everything still runs; then everything ends.
+    let (own, last_word, farewell) = (CancellationToken::new(), TaskTracker::new(), cancel.child_token());
+    let said = async {
+        last_word.close();
+        last_word.wait().await;
+        own.cancel();
+    };
+    let told = async {
+        cancel.cancelled().await;
+        said.await;
+        std::future::pending().await
+    };
+    let result = tokio::select! {
+        result = start(config, &tracker, &own, Farewell { tracker: &last_word, told: &farewell }) => result,
+        never = told => never,
+    };
+    farewell.cancel();
+    last_word.close();
+    last_word.wait().await;
     own.cancel();
     tracker.close();
     tracker.wait().await;
     result
 }
 
-async fn start(config: AgentConfig, tracker: &TaskTracker, cancel: &CancellationToken) -> Result<(), Error> {
+/// Tasks that have something to say before the others end.
+struct Farewell<'a> {
+    tracker: &'a TaskTracker,
+    told: &'a CancellationToken,
+}
+
+async fn start(
+    mut config: AgentConfig,
+    tracker: &TaskTracker,
+    cancel: &CancellationToken,
+    farewell: Farewell<'_>,
+) -> Result<(), Error> {
     for dir in [&config.state_dir, &config.run_dir, &config.log_dir] {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
     }
+    config.resolv_conf = dns::resolv_conf(&config.resolv_conf);
+    let metrics = Metrics::new();
+    let dns = Dns::start(&config, &metrics.dns, tracker, cancel)?;
     if let Some(group) = &config.cgroup {
         Hierarchies::probe()?.make_room(group)?;
     }
@@ -56,6 +84,9 @@ async fn start(config: AgentConfig, tracker: &TaskTracker, cancel: &Cancellation
     let version = runtime.version().await?;
     let registration = Arc::new(Registration::new(config.clone(), machine.clone(), version));
     let Some(_) = cancel.run_until_cancelled(registration.register()).await else { return Ok(()) };
+    if let Some(dns) = &dns {
+        dns.advertise(&config, farewell.tracker, farewell.told.clone());
+    }
 
     let health = watch::Sender::new(Health {
         ready: Err("container runtime network not ready: waiting for the pod network".to_owned()),
@@ -91,7 +122,7 @@ async fn start(config: AgentConfig, tracker: &TaskTracker, cancel: &Cancellation
         services,
         directory: Directory::default(),
         pulls: Default::default(),
-        metrics: Metrics::new(),
+        metrics,
         node: NodeSettings {
             ips: config.node_ips.clone(),
             facts: machine.node_facts(),
@@ -105,8 +136,10 @@ async fn start(config: AgentConfig, tracker: &TaskTracker, cancel: &Cancellation
         },
     });
 
+    if let Some(dns) = dns {
+        dns.follow_nodes(config.clone(), nodes.clone(), tracker, cancel.clone());
+    }
     spawn_routes(tracker, cancel, tools.clone(), nodes, config.node_name.clone());
-    spawn_dns(tracker, cancel, &config)?;
     if let Some(mode) = mode {
         let settled = watch::Sender::new(None);
         spawn_service_routes(tracker, cancel, tools.clone(), settled.subscribe());
@@ -330,52 +363,4 @@ fn spawn_proxy(tracker: &TaskTracker, cancel: &CancellationToken, proxy: ProxyCo
             }
         }
     });
-}
-
-fn spawn_dns(tracker: &TaskTracker, cancel: &CancellationToken, config: &AgentConfig) -> Result<(), Error> {
-    if config.cluster_dns.is_empty() {
-        return Ok(());
-    }
-    let listen: Vec<SocketAddr> =
-        config.node_ips.iter().map(|ip| SocketAddr::new(*ip, config.dns_port)).collect();
-    let mut dns = DnsConfig::new(listen);
-    dns.cluster_domain.clone_from(&config.cluster_domain);
-    dns.resolv_conf = Some(config.resolv_conf.clone());
-    dns.own_addresses.clone_from(&config.cluster_dns);
-    let parse = |range: &String| range.parse().map_err(|e| Error::Config(format!("range {range:?}: {e}")));
-    for range in config.service_cidrs.iter().chain(&config.cluster_cidrs) {
-        dns.reverse_ranges.push(parse(range)?);
-    }
-    // The node's address may be public: only its own pods and itself may ask. (Empty means everyone.)
-    for range in &config.cluster_cidrs {
-        dns.allowed_clients.push(parse(range)?);
-    }
-    if !dns.allowed_clients.is_empty() {
-        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-        dns.allowed_clients.extend(config.node_ips.iter().copied().chain(loopback).map(IpNet::from));
-    }
-    let ready = dns.ready.subscribe();
-    let what = Advertisement {
-        node_name: config.node_name.clone(),
-        addresses: config.node_ips.clone(),
-        port: config.dns_port,
-    };
-    tracker.spawn(advertise(config.client.clone(), what, ready, cancel.clone()));
-    let (client, cancel) = (config.client.clone(), cancel.clone());
-    tracker.spawn(async move {
-        // Pods run without DNS too: it is tried again rather than taking the node down.
-        loop {
-            match skep_dns::run(dns.clone(), client.clone(), cancel.clone()).await {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "DNS ended; trying again");
-                }
-            }
-            let pause = tokio::time::sleep(std::time::Duration::from_secs(2));
-            if cancel.run_until_cancelled(pause).await.is_none() {
-                return;
-            }
-        }
-    });
-    Ok(())
 }

@@ -69,6 +69,10 @@ pub struct AgentConfig {
     pub dns_port: u16,
     /// The node's own resolver settings.
     pub resolv_conf: PathBuf,
+    /// The name servers for names outside the cluster; empty: those of `resolv_conf`.
+    pub dns_upstreams: Vec<SocketAddr>,
+    /// Domains with name servers of their own.
+    pub dns_stub_domains: Vec<(skep_dns::Name, Vec<SocketAddr>)>,
     /// Load the eBPF data plane and the service proxy.
     pub data_plane: bool,
     /// Who translates service addresses; none: the best that the kernel can do.
@@ -118,6 +122,8 @@ impl AgentConfig {
             cluster_domain: "cluster.local".to_owned(),
             dns_port: 10053,
             resolv_conf: "/etc/resolv.conf".into(),
+            dns_upstreams: Vec::new(),
+            dns_stub_domains: Vec::new(),
             data_plane: true,
             proxy_mode: None,
             proxy_options: ProxyOptions::default(),

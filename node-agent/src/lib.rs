@@ -2,7 +2,7 @@
 //!
 //! Tasks, all owned by [`run`] and ended by its token: the node's heartbeat ([`node`]), one worker per pod
 //! ([`pods`]) fed by an informer of the pods bound to this node, the kubelet API ([`server`]), housekeeping
-//! ([`housekeeping`]), DNS and its advertisement. Stopping the agent stops none of the containers: the
+//! ([`housekeeping`]), DNS and its advertisement ([`dns`]). Stopping the agent stops none of the containers: the
 //! next one adopts them from containerd.
 //!
 //! Invariants: a container starts only after its pod's network and volumes are there; a pod's object is
@@ -15,6 +15,7 @@ pub mod server;
 pub mod volumes;
 
 mod compose;
+mod dns;
 mod housekeeping;
 mod metrics;
 mod purge;

@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     pub(crate) started_containers: Counter,
     pub(crate) start_errors: Counter,
     pub(crate) proxy: skep_service_proxy::metrics::Metrics,
+    pub(crate) dns: skep_dns::metrics::Metrics,
 }
 
 impl Metrics {
@@ -43,6 +44,8 @@ impl Metrics {
         );
         let proxy = skep_service_proxy::metrics::Metrics::default();
         proxy.register(&mut registry);
+        let dns = skep_dns::metrics::Metrics::default();
+        dns.register(&mut registry);
         Self {
             registry: std::sync::Arc::new(registry),
             running_pods,
@@ -51,6 +54,7 @@ impl Metrics {
             started_containers,
             start_errors,
             proxy,
+            dns,
         }
     }
 

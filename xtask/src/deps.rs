@@ -80,6 +80,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "skep-auth",
             "skep-client",
             "skep-controllers",
+            "skep-dns",
             "skep-node-agent",
             "skep-registry",
             "skep-scheduler",

@@ -22,7 +22,8 @@ const RUN: &[&str] = &[
 const PIP: &[&str] = &["python3", "python3-pip"];
 
 /// What the tests run beside us.
-const TESTS: &[&str] = &["bind9-dnsutils", "busybox", "curl", "iptables", "nftables", "skopeo"];
+const TESTS: &[&str] =
+    &["bind9-dnsutils", "busybox", "curl", "dnsmasq-base", "iptables", "nftables", "skopeo"];
 
 /// Servers of the tests. Unpacked, not installed: a Debian package would start them as services.
 const TEST_SERVERS: &[&str] = &["docker-registry", "etcd-client", "etcd-server"];

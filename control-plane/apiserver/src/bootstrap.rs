@@ -41,8 +41,8 @@ pub struct Bootstrap {
     pub port: u16,
     /// The address of the `kubernetes` service.
     pub service_ip: IpAddr,
-    /// The address of the DNS service; none makes no such service.
-    pub dns_ip: Option<IpAddr>,
+    /// The addresses of the DNS service, one a family; none makes no such service.
+    pub dns_ips: Vec<IpAddr>,
     /// Whom aggregated servers and joining machines may trust.
     pub trust: Trust,
 }
@@ -102,8 +102,8 @@ pub async fn bootstrap(registry: &Registry, cluster: &Bootstrap) -> Result<(), A
     at.kubernetes(cluster).await?;
     Announcement::new(cluster.address, cluster.port).announce(registry).await?;
     at.trust(&cluster.trust).await?;
-    if let Some(address) = cluster.dns_ip {
-        at.ensure("", "v1", "services", &dns_service(address)).await?;
+    if !cluster.dns_ips.is_empty() {
+        at.ensure("", "v1", "services", &dns_service(&cluster.dns_ips)).await?;
     }
     Ok(())
 }
@@ -141,8 +141,10 @@ async fn keep_services(registry: &Registry, cluster: &Bootstrap, cancel: &Cancel
 }
 
 /// The service of the cluster DNS. It selects no pods: each node's agent answers for its own node and
-/// keeps a slice for it, so traffic stays local.
-fn dns_service(address: IpAddr) -> Value {
+/// keeps a slice for it, hinted at that node; the pods of a node whose agent is away are answered by others.
+fn dns_service(addresses: &[IpAddr]) -> Value {
+    let families: Vec<_> = addresses.iter().map(|ip| if ip.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
+    let policy = if addresses.len() > 1 { "PreferDualStack" } else { "SingleStack" };
     json!({
         "apiVersion": "v1",
         "kind": "Service",
@@ -156,8 +158,11 @@ fn dns_service(address: IpAddr) -> Value {
             },
         },
         "spec": {
-            "clusterIP": address.to_string(),
-            "internalTrafficPolicy": "Local",
+            "clusterIP": addresses.first(),
+            "clusterIPs": addresses,
+            "ipFamilies": families,
+            "ipFamilyPolicy": policy,
+            "trafficDistribution": "PreferSameNode",
             "ports": [
                 {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 10053},
                 {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 10053},

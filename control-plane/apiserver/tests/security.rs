@@ -83,7 +83,7 @@ impl Secure {
             address: [192, 0, 2, 1].into(),
             port: 6443,
             service_ip: [10, 96, 0, 1].into(),
-            dns_ip: None,
+            dns_ips: Vec::new(),
             trust: Trust {
                 client_ca: pki.ca_pem().to_owned(),
                 front_proxy_ca: pki.front_proxy_ca_pem().to_owned(),

@@ -96,7 +96,7 @@ impl Server {
             address: [192, 0, 2, 1].into(),
             port: 6443,
             service_ip: [10, 96, 0, 1].into(),
-            dns_ip: Some([10, 96, 0, 10].into()),
+            dns_ips: vec![[10, 96, 0, 10].into()],
             trust: Trust::default(),
         }
     }

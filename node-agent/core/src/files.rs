@@ -40,6 +40,13 @@ impl Resolver {
         out
     }
 
+    /// Whether all its servers are on the machine's own loopback, where no pod reaches them.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let local = |server: &String| server.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        !self.servers.is_empty() && self.servers.iter().all(local)
+    }
+
     /// Prints a `resolv.conf`.
     #[must_use]
     pub fn print(&self) -> String {
@@ -231,6 +238,14 @@ mod tests {
         let config = json!({ "containers": [], "dnsPolicy": "None", "dnsConfig": {
             "nameservers": ["9.9.9.9", "9.9.9.9"], "searches": ["a.b"], "options": [{ "name": "ndots", "value": "2" }, { "name": "edns0" }] } });
         assert_eq!(text(config), "search a.b\nnameserver 9.9.9.9\noptions ndots:2 edns0\n");
+    }
+
+    #[test]
+    fn resolvers_on_loopback_are_of_no_use_to_pods() {
+        let local = |text| Resolver::parse(text).is_local();
+        assert!(local("nameserver 127.0.0.53\nnameserver ::1\n"));
+        assert!(!local("nameserver 127.0.0.53\nnameserver 192.0.2.1\n"));
+        assert!(!local("") && !local("nameserver nonsense\n"));
     }
 
     #[test]

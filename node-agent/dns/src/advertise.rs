@@ -1,13 +1,13 @@
 //! This node's endpoints of the cluster's DNS.
 //!
-//! The service itself is the API server's: without a selector and local to each node, so that each node's pods
-//! are answered by their own node.
+//! The service itself is the API server's: without a selector. The endpoints are hinted at their own nodes, so that
+//! each node's pods are answered by it for as long as it does, and then by others.
 
 use std::{net::IpAddr, time::Duration};
 
 use k8s_openapi::api::{core::v1::Node, discovery::v1::EndpointSlice};
 use serde_json::json;
-use skep_client::{Client, Error, Result};
+use skep_client::{Client, Error, ListParams, Result};
 use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,12 @@ const MANAGER: &str = "dns.skep";
 /// How often the slices are looked at when nothing happens.
 const PERIOD: Duration = Duration::from_secs(60);
 const BACK_OFF: Duration = Duration::from_secs(2);
+/// How long an answerer may take to become ready before others are to be asked.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the last word may take.
+const LAST_WORD: Duration = Duration::from_secs(2);
+/// What the proxies need to follow it.
+const SETTLE: Duration = Duration::from_millis(300);
 
 /// Where this node answers.
 #[derive(Clone, Debug)]
@@ -32,17 +38,30 @@ pub struct Advertisement {
 }
 
 /// Keeps this node's EndpointSlices of the DNS service true until cancelled: ready when the answerer is.
+///
+/// An answerer that is not ready has [`PATIENCE`] to become so, for an earlier life's word still stands and it answers
+/// with what that knew. The last word is that it is not ready, if others are.
 pub async fn advertise(
     client: Client,
     what: Advertisement,
     mut ready: watch::Receiver<bool>,
     cancel: CancellationToken,
 ) {
+    let mut told = false;
     let keep = async {
         loop {
-            let is_ready = *ready.borrow_and_update();
+            // When the answerer is gone, its last word stands.
+            let becomes_ready = async { ready.wait_for(|ready| *ready).await.is_ok() };
+            let is_ready = match time::timeout(PATIENCE, becomes_ready).await {
+                Ok(true) => true,
+                Ok(false) => return std::future::pending().await,
+                Err(_) => false,
+            };
             let pause = match publish(&client, &what, is_ready).await {
-                Ok(()) => PERIOD,
+                Ok(()) => {
+                    told = is_ready;
+                    PERIOD
+                }
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
@@ -51,14 +70,41 @@ pub async fn advertise(
                     BACK_OFF
                 }
             };
-            // Cancel-safe. When the answerer is gone, its last word stands.
-            tokio::select! {
-                changed = ready.changed() => if changed.is_err() { time::sleep(pause).await },
-                () = time::sleep(pause) => {}
+            let changes = async { ready.wait_for(|ready| *ready != is_ready).await.is_ok() };
+            if !time::timeout(pause, changes).await.unwrap_or(true) {
+                return std::future::pending().await;
             }
         }
     };
     cancel.run_until_cancelled(keep).await;
+    if told && time::timeout(LAST_WORD, hand_over(&client, &what)).await.is_err() {
+        tracing::warn!("the API server does not hear that DNS ends here");
+    }
+}
+
+/// Leaves the node's pods to the answerers of other nodes, if there are any; the proxy has time to see to it.
+async fn hand_over(client: &Client, what: &Advertisement) {
+    let params = ListParams::labels(format!("{SERVICE_LABEL}={NAME}"));
+    let outcome = async {
+        let slices = client.namespaced::<EndpointSlice>(NAMESPACE).list(&params).await?;
+        let others = slices.items.iter().any(|slice| is_served_by_another(slice, &what.node_name));
+        if others {
+            publish(client, what, false).await?;
+            time::sleep(SETTLE).await;
+        }
+        Ok::<_, Error>(others)
+    };
+    match outcome.await {
+        Ok(handed_over) => tracing::info!(handed_over, "DNS ends here"),
+        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot hand DNS over"),
+    }
+}
+
+fn is_served_by_another(slice: &EndpointSlice, node: &str) -> bool {
+    slice.endpoints.iter().flatten().any(|endpoint| {
+        endpoint.node_name.as_deref().is_some_and(|name| name != node)
+            && endpoint.conditions.as_ref().is_some_and(|conditions| conditions.ready == Some(true))
+    })
 }
 
 async fn publish(client: &Client, what: &Advertisement, ready: bool) -> Result<()> {
@@ -88,7 +134,7 @@ async fn publish(client: &Client, what: &Advertisement, ready: bool) -> Result<(
             }
         }
     }
-    Ok::<(), Error>(())
+    Ok(())
 }
 
 fn slice_name(node: &str, family: &str) -> String {
@@ -107,7 +153,9 @@ fn slice(
         .iter()
         .map(|ip| {
             json!({"addresses": [ip], "nodeName": what.node_name,
-                   "conditions": {"ready": ready, "serving": ready, "terminating": false}})
+                   "conditions": {"ready": ready, "serving": ready, "terminating": false},
+                   // This node's pods are answered here, those of others when theirs do not answer.
+                   "hints": {"forNodes": [{"name": what.node_name}]}})
         })
         .collect();
     let owners: Vec<_> = owner
@@ -167,6 +215,14 @@ mod tests {
         fn client(self: &Arc<Self>) -> Client {
             let folder = "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices";
             let (reads, creates, replaces) = (Arc::clone(self), Arc::clone(self), Arc::clone(self));
+            let lists = Arc::clone(self);
+            let list = move || async move {
+                let items: Vec<Value> =
+                    lists.slices.lock().expect("not poisoned").values().cloned().collect();
+                Json(
+                    json!({"kind": "EndpointSliceList", "apiVersion": "discovery.k8s.io/v1", "metadata": {}, "items": items}),
+                )
+            };
             let read = move |Path(name): Path<String>| async move {
                 match reads.slices.lock().expect("not poisoned").get(&name) {
                     Some(slice) => (StatusCode::OK, Json(slice.clone())),
@@ -183,7 +239,7 @@ mod tests {
             let node =
                 json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "uid": "node-uid"}});
             let router = Router::new()
-                .route(folder, post(create))
+                .route(folder, post(create).get(list))
                 .route(&format!("{folder}/{{name}}"), get(read).put(replace))
                 .route("/api/v1/nodes/n1", get(|| async { Json(node) }))
                 .fallback(|| async { absent() });
@@ -227,8 +283,56 @@ mod tests {
         assert_eq!(one["metadata"]["labels"][SERVICE_LABEL], NAME);
         assert_eq!(one["metadata"]["ownerReferences"][0]["uid"], "node-uid");
         assert_eq!(one["endpoints"][0]["nodeName"], "n1");
+        assert_eq!(one["endpoints"][0]["hints"]["forNodes"][0]["name"], "n1");
         let ports: Vec<_> =
             one["ports"].as_array().expect("ports").iter().map(|port| &port["name"]).collect();
         assert_eq!(ports, ["dns", "dns-tcp"]);
+    }
+
+    fn one() -> Advertisement {
+        let addresses = vec!["192.0.2.1".parse().expect("an address")];
+        Advertisement { node_name: "n1".into(), addresses, port: 10053 }
+    }
+
+    /// Waits, by the paused clock, until the API has this said of the node.
+    async fn until(api: &FakeApi, ready: bool) {
+        while api.slices.lock().expect("not poisoned").get("kube-dns-n1-ipv4").is_none()
+            || api.ready("kube-dns-n1-ipv4") != ready
+        {
+            time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_earlier_word_stands_while_the_answerer_starts() {
+        let api = Arc::new(FakeApi::default());
+        publish(&api.client(), &one(), true).await.expect("is published");
+        let (say, ready) = watch::channel(false);
+        let cancel = CancellationToken::new();
+        let keep = tokio::spawn(advertise(api.client(), one(), ready, cancel.clone()));
+        time::sleep(PATIENCE - Duration::from_secs(1)).await;
+        assert_eq!(api.ready("kube-dns-n1-ipv4"), true);
+        until(&api, false).await;
+        say.send_replace(true);
+        until(&api, true).await;
+        // There is nobody else: the word stands.
+        cancel.cancel();
+        keep.await.expect("no panic");
+        assert_eq!(api.ready("kube-dns-n1-ipv4"), true);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_word_leaves_the_pods_to_others() {
+        let api = Arc::new(FakeApi::default());
+        let two = Advertisement { node_name: "n2".into(), ..one() };
+        publish(&api.client(), &two, true).await.expect("is published");
+        let (_say, ready) = watch::channel(true);
+        let cancel = CancellationToken::new();
+        let keep = tokio::spawn(advertise(api.client(), one(), ready, cancel.clone()));
+        until(&api, true).await;
+        cancel.cancel();
+        keep.await.expect("no panic");
+        assert_eq!(api.ready("kube-dns-n1-ipv4"), false);
+        assert_eq!(api.ready("kube-dns-n2-ipv4"), true);
     }
 }

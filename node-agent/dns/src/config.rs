@@ -5,6 +5,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use ipnet::IpNet;
 use tokio::sync::watch;
 
+use crate::{clients::Clients, metrics::Metrics, upstreams::UpstreamConfig};
+
 /// The result of starting and running.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -32,12 +34,19 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// The name servers in resolv.conf cannot be used.
-    #[error("set up forwarding to the node's name servers")]
-    Forward(#[source] hickory_server::net::NetError),
-    /// The server stopped by itself.
-    #[error("the DNS server stopped")]
-    Stopped(#[source] hickory_server::net::NetError),
+    /// The answerer's thread cannot be had.
+    #[error("start the thread that answers DNS")]
+    Thread {
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A socket can no longer be used.
+    #[error("the DNS answerer's socket failed")]
+    Stopped(#[source] std::io::Error),
+    /// The thread is gone.
+    #[error("the DNS answerer's thread panicked")]
+    Panicked,
 }
 
 /// The answerer's settings.
@@ -51,29 +60,37 @@ pub struct DnsConfig {
     pub reverse_ranges: Vec<IpNet>,
     /// Seconds that answers may be kept; 5 to 30.
     pub ttl: u32,
-    /// The node's own resolver settings, watched for changes. `None`: only the cluster is answered.
-    pub resolv_conf: Option<PathBuf>,
-    /// More addresses that lead to this answerer (the ClusterIP of kube-dns): never asked.
-    pub own_addresses: Vec<std::net::IpAddr>,
-    /// Who may ask; empty is everyone. An answerer that the world can reach should name the pods and nodes.
-    pub allowed_clients: Vec<IpNet>,
+    /// Where other names are asked.
+    pub upstreams: UpstreamConfig,
+    /// Who may ask. An answerer that the world can reach should name the pods and nodes.
+    pub clients: watch::Receiver<Clients>,
+    /// Where the index is kept for the next start; it answers until the API server has been heard. None: nowhere.
+    pub snapshot: Option<PathBuf>,
     /// Told `true` when cluster names can be answered.
     pub ready: watch::Sender<bool>,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 impl DnsConfig {
     /// Settings with the customary values.
     #[must_use]
     pub fn new(listen: Vec<SocketAddr>) -> Self {
+        let upstreams = UpstreamConfig {
+            resolv_conf: Some("/etc/resolv.conf".into()),
+            own: listen.clone(),
+            ..UpstreamConfig::default()
+        };
         Self {
             listen,
             cluster_domain: "cluster.local".into(),
             reverse_ranges: Vec::new(),
             ttl: 30,
-            resolv_conf: Some("/etc/resolv.conf".into()),
-            own_addresses: Vec::new(),
-            allowed_clients: Vec::new(),
+            upstreams,
+            clients: watch::Sender::default().subscribe(),
+            snapshot: None,
             ready: watch::Sender::new(false),
+            metrics: Metrics::default(),
         }
     }
 }

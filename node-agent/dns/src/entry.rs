@@ -6,9 +6,10 @@ use k8s_openapi::api::{
     core::v1::{Service, ServicePort},
     discovery::v1::{EndpointPort, EndpointSlice},
 };
+use serde::{Deserialize, Serialize};
 
 /// A Service as DNS sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {
     /// It has addresses of its own.
     Virtual {
@@ -33,7 +34,7 @@ pub enum Entry {
 }
 
 /// A named port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Port {
     /// Its name, lower case.
     pub name: String,
@@ -44,7 +45,7 @@ pub struct Port {
 }
 
 /// One endpoint of a headless service, with its addresses of all families.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Its addresses.
     pub ips: Vec<IpAddr>,

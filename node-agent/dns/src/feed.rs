@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
@@ -11,13 +12,20 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use skep_client::{Client, Informer, ListParams, Store};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::Notify,
+    time::{self, Instant},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    entry,
+    DnsConfig, entry,
     index::{Index, ServiceKey, Zone},
+    snapshot,
 };
+
+/// The index is written to its file so often at most.
+const SAVE_PAUSE: Duration = Duration::from_secs(10);
 
 /// The label that says whose endpoints a slice holds.
 pub(crate) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -74,31 +82,54 @@ impl Feed {
     }
 
     /// Keeps the published index true, for as long as it is polled.
-    pub(crate) async fn run(self, zone: Zone, published: &Published, ready: &watch::Sender<bool>) {
+    pub(crate) async fn run(self, zone: Zone, published: &Published, config: &DnsConfig) {
         self.services.synced().await;
         self.slices.synced().await;
         let mut index = Index::new(zone);
         for service in self.services.list() {
             self.dirty.add(service_key(&service.metadata));
         }
+        let (mut first, mut saved) = (true, Instant::now() - SAVE_PAUSE);
+        let mut unsaved = false;
         loop {
             let changed = self.dirty.take();
-            let mut news = published.load().is_none();
+            let mut news = std::mem::take(&mut first);
             for key in &changed {
                 news |= index.put(key, self.entry(key));
             }
             if news {
                 published.store(Some(Arc::new(index.clone())));
+                config.metrics.services.set(i64::try_from(index.len()).unwrap_or(i64::MAX));
                 tracing::debug!(services = index.len(), changed = changed.len(), "names published");
+                unsaved = config.snapshot.is_some();
             }
-            ready.send_replace(true);
-            self.dirty.some.notified().await;
+            config.ready.send_replace(true);
+            // Cancel-safe: a notification is kept until it is taken.
+            tokio::select! {
+                () = self.dirty.some.notified() => {}
+                () = time::sleep_until(saved + SAVE_PAUSE), if unsaved => {
+                    keep(config, &index).await;
+                    (unsaved, saved) = (false, Instant::now());
+                }
+            }
         }
     }
 
     fn entry(&self, key: &ServiceKey) -> Option<entry::Entry> {
         let service = self.services.get(&key.namespace, &key.name)?;
         entry::of(&service, &self.slices.indexed(&index_key(key)))
+    }
+}
+
+/// Writes the index to its file.
+async fn keep(config: &DnsConfig, index: &Index) {
+    let (Some(path), index) = (config.snapshot.clone(), index.clone()) else { return };
+    let outcome = tokio::task::spawn_blocking(move || snapshot::save(&path, &index)).await;
+    if let Ok(Err(error)) = outcome {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "a restart will have to wait for the API server"
+        );
     }
 }
 

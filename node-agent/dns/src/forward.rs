@@ -1,152 +1,253 @@
-//! Names that are not the cluster's: asked of the node's name servers, answers kept.
+//! Names that are not the cluster's: asked of other name servers, answers kept.
+//!
+//! The parts: `routes` says who knows a name, `servers` asks them, `exchange` speaks with one, `cache` keeps what was
+//! said. All of it lives on the answerer's thread, so nothing is locked.
+//!
+//! Invariants: a question is under way once, however many ask it (which also ends a loop of forwarders: what comes
+//! back waits for itself, and fails); an answer that is over is better than none; nothing piles up.
 
-use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
+mod cache;
+mod exchange;
+mod routes;
+mod servers;
 
-use arc_swap::ArcSwapOption;
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    time::Duration,
+};
+
 use hickory_proto::{
-    op::ResponseCode,
-    rr::{Name, RData, Record, RecordType},
+    op::{Message, Query as Question, ResponseCode},
+    rr::{Name, RecordType},
 };
-use hickory_server::{
-    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
-    resolver::{
-        TokioResolver,
-        config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
-    },
+use tokio::{
+    sync::watch,
+    task::spawn_local,
+    time::{self, Instant},
 };
-use tokio::{sync::Semaphore, time};
 
-use crate::{Error, Result, resolv_conf};
+pub use self::routes::Upstreams;
+pub(crate) use self::routes::{is_below, wire};
+use self::{
+    cache::{Cache, Found},
+    routes::Routes,
+    servers::Server,
+};
+use crate::{
+    metrics::Metrics,
+    packet::{Packet, Ttl},
+    query::Query,
+};
 
-/// Questions under way to name servers; further ones are refused rather than piled up.
+/// Different questions under way to name servers; further ones fail rather than pile up.
 const MAX_UNDER_WAY: usize = 1000;
-const CACHED_ANSWERS: u64 = 10_000;
-/// Nothing is kept longer than this, whatever its TTL.
-const MAX_KEPT: Duration = Duration::from_secs(3600);
-const MAX_NEGATIVE_KEPT: Duration = Duration::from_secs(30);
-const TIMEOUT: Duration = Duration::from_secs(2);
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Those who wait for their answers.
+const MAX_WAITING: usize = 10_000;
+/// How long a new answer is waited for when there is an old one.
+const STALE_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a question that tests for a loop may take to come back.
+const PROBE: Duration = Duration::from_secs(2);
 
-/// What the name servers said.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) code: ResponseCode,
-    pub(crate) answers: Vec<Record>,
-    /// The SOA of a negative answer.
-    pub(crate) authority: Vec<Record>,
-}
+/// An answer, and what to say of its time.
+pub(crate) type Given = (Rc<Packet>, Ttl);
 
-impl Reply {
-    fn failed(code: ResponseCode) -> Self {
-        Self { code, answers: Vec::new(), authority: Vec::new() }
-    }
-}
+/// A question under way; whoever asks the same waits for it too.
+type Flight = watch::Receiver<Option<Result<Rc<Packet>, ResponseCode>>>;
 
 /// Asks name servers; whom, may change while it runs.
 pub(crate) struct Forwarder {
-    resolver: ArcSwapOption<TokioResolver>,
-    under_way: Semaphore,
+    routes: RefCell<Rc<Routes>>,
+    cache: RefCell<Cache>,
+    flights: RefCell<HashMap<Rc<[u8]>, Flight>>,
+    waiting: Cell<usize>,
+    /// Questions that we sent to see whether they come back.
+    probes: RefCell<HashMap<Box<[u8]>, Rc<Server>>>,
+    metrics: Metrics,
 }
 
 impl Forwarder {
-    pub(crate) fn new() -> Self {
-        Self { resolver: ArcSwapOption::empty(), under_way: Semaphore::new(MAX_UNDER_WAY) }
+    pub(crate) fn new(metrics: Metrics) -> Rc<Self> {
+        Rc::new(Self {
+            routes: RefCell::default(),
+            cache: RefCell::new(Cache::new()),
+            flights: RefCell::default(),
+            waiting: Cell::new(0),
+            probes: RefCell::default(),
+            metrics,
+        })
     }
 
-    /// Uses these name servers (on port 53) from now on.
-    pub(crate) fn use_servers(&self, servers: &[IpAddr]) -> Result<()> {
-        let servers = servers.iter().map(|ip| NameServerConfig::udp_and_tcp(*ip)).collect();
-        self.use_configs(servers)
-    }
-
-    /// Uses these name servers from now on.
-    pub(crate) fn use_configs(&self, servers: Vec<NameServerConfig>) -> Result<()> {
-        if servers.is_empty() {
-            self.resolver.store(None);
-            return Ok(());
+    /// Uses these servers from now on. What is under way ends with the old ones; what is kept is kept.
+    pub(crate) fn follow(self: &Rc<Self>, upstreams: &Upstreams) {
+        let routes = Rc::new(Routes::new(upstreams));
+        self.routes.replace(Rc::clone(&routes));
+        for server in routes.servers() {
+            let (forwarder, server) = (Rc::clone(self), Rc::clone(server));
+            spawn_local(async move { forwarder.probe(server).await });
         }
-        let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-        let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-            .with_options(options())
-            .build()
-            .map_err(Error::Forward)?;
-        self.resolver.store(Some(Arc::new(resolver)));
-        Ok(())
     }
 
-    pub(crate) async fn ask(&self, name: &Name, kind: RecordType) -> Reply {
-        let Some(resolver) = self.resolver.load_full() else {
-            return Reply::failed(ResponseCode::Refused);
-        };
-        let Ok(_permit) = self.under_way.try_acquire() else {
-            tracing::warn!(%name, "too many questions under way to the name servers");
-            return Reply::failed(ResponseCode::ServFail);
-        };
-        let mut qualified = name.clone();
-        // No search list: the client has tried its own.
-        qualified.set_fqdn(true);
-        match resolver.lookup(qualified, kind).await {
-            Ok(lookup) => Reply {
-                code: ResponseCode::NoError,
-                answers: lookup.answers().to_vec(),
-                authority: Vec::new(),
-            },
-            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => Reply {
-                code: none.response_code,
-                answers: Vec::new(),
-                authority: none
-                    .soa
-                    .map(|soa| {
-                        let ttl = none.negative_ttl.unwrap_or(soa.ttl);
-                        Record::from_rdata(soa.name.clone(), ttl, RData::SOA(soa.data.clone()))
-                    })
-                    .into_iter()
-                    .collect(),
-            },
-            Err(NetError::Dns(DnsError::ResponseCode(code))) => Reply::failed(code),
-            Err(error) => {
-                tracing::debug!(%name, %error, "the name servers do not answer");
-                Reply::failed(ResponseCode::ServFail)
+    /// An answer that is here and in time.
+    pub(crate) fn look(self: &Rc<Self>, query: &Query, key: &[u8]) -> Option<Given> {
+        let found = self.cache.borrow().look(key, Instant::now());
+        match found {
+            Found::Fresh { packet, ttl, refresh } => {
+                if refresh {
+                    self.metrics.prefetches.inc();
+                    drop(self.fly(query, key));
+                }
+                self.metrics.hit(&packet);
+                Some((packet, ttl))
+            }
+            Found::Stale { packet, ttl, retry: false } => {
+                self.metrics.stale.inc();
+                Some((packet, ttl))
+            }
+            Found::Stale { .. } | Found::Absent => {
+                self.metrics.misses.inc();
+                None
             }
         }
     }
 
-    /// Follows resolv.conf for as long as it is polled.
-    pub(crate) async fn follow(&self, path: &Path, own: &[IpAddr]) {
-        let mut current: Option<Vec<IpAddr>> = None;
-        loop {
-            match tokio::fs::read_to_string(path).await {
-                Ok(text) => {
-                    let servers = resolv_conf::name_servers(&text, own);
-                    if current.as_ref() != Some(&servers) {
-                        tracing::info!(?servers, "name servers for names outside the cluster");
-                        if let Err(error) = self.use_servers(&servers) {
-                            tracing::warn!(error = &error as &dyn std::error::Error, "keeping the old ones");
-                        }
-                        current = Some(servers);
-                    }
-                }
-                Err(error) => {
-                    tracing::debug!(path = %path.display(), %error, "no resolver settings");
+    /// Asks. `Err` is what to tell the client.
+    pub(crate) async fn ask(self: &Rc<Self>, query: &Query) -> Result<Given, ResponseCode> {
+        let key = query.key();
+        let old = match self.cache.borrow().look(key.as_bytes(), Instant::now()) {
+            Found::Fresh { packet, ttl, .. } | Found::Stale { packet, ttl, retry: false } => {
+                return Ok((packet, ttl));
+            }
+            Found::Stale { packet, ttl, retry: true } => Some((packet, ttl)),
+            Found::Absent => None,
+        };
+        let landed = match self.fly(query, key.as_bytes()) {
+            Some(flight) => self.wait(flight, old.as_ref().map(|_| STALE_PATIENCE)).await,
+            None => Err(ResponseCode::ServFail),
+        };
+        match (landed, old) {
+            (Ok(packet), None) => Ok((packet, Ttl::Aged(0))),
+            (Ok(packet), Some(_)) if packet.code() != ResponseCode::ServFail => Ok((packet, Ttl::Aged(0))),
+            (_, Some(old)) => {
+                self.metrics.stale.inc();
+                Ok(old)
+            }
+            (Err(code), None) => Err(code),
+        }
+    }
+
+    async fn wait(&self, mut flight: Flight, patience: Option<Duration>) -> Result<Rc<Packet>, ResponseCode> {
+        let waiting = self.waiting.get();
+        if waiting >= MAX_WAITING {
+            self.metrics.rejected.inc();
+            return Err(ResponseCode::ServFail);
+        }
+        self.waiting.set(waiting + 1);
+        let landing = flight.wait_for(Option::is_some);
+        let landed = match patience {
+            Some(patience) => time::timeout(patience, landing).await.ok().and_then(Result::ok),
+            None => landing.await.ok(),
+        };
+        let outcome = landed.and_then(|landed| landed.clone()).unwrap_or(Err(ResponseCode::ServFail));
+        self.waiting.set(self.waiting.get() - 1);
+        outcome
+    }
+
+    /// Sends the question on its way, if it is not already; `None` when too many are.
+    fn fly(self: &Rc<Self>, query: &Query, key: &[u8]) -> Option<Flight> {
+        if let Some(flight) = self.flights.borrow().get(key) {
+            return Some(flight.clone());
+        }
+        if self.flights.borrow().len() >= MAX_UNDER_WAY {
+            self.metrics.rejected.inc();
+            tracing::debug!("too many questions under way to the name servers");
+            return None;
+        }
+        let key: Rc<[u8]> = key.into();
+        let (landing, flight) = watch::channel(None);
+        self.flights.borrow_mut().insert(Rc::clone(&key), flight.clone());
+        let (forwarder, query) = (Rc::clone(self), query.clone());
+        // A task of its own: it lands though nobody waits any more.
+        spawn_local(async move {
+            let group = forwarder.routes.borrow().of(query.key().name_bytes());
+            let outcome = group.ask(&query, &forwarder.metrics).await.map(Rc::new);
+            forwarder.landed(&key, &query, &outcome);
+            landing.send_replace(Some(outcome));
+        });
+        Some(flight)
+    }
+
+    /// Keeps what was said.
+    fn landed(&self, key: &Rc<[u8]>, query: &Query, outcome: &Result<Rc<Packet>, ResponseCode>) {
+        self.flights.borrow_mut().remove(key);
+        let mut cache = self.cache.borrow_mut();
+        let now = Instant::now();
+        match outcome {
+            Ok(packet) if packet.code() != ResponseCode::ServFail => cache.keep(key, packet, now),
+            Ok(_) | Err(ResponseCode::ServFail) => {
+                if !cache.failed(key, now)
+                    && let Some(failure) = failure(query)
+                {
+                    cache.keep(key, &Rc::new(failure), now);
                 }
             }
-            time::sleep(LOOK_AGAIN).await;
+            // Nobody to ask.
+            Err(_) => {}
         }
+        self.metrics.entries.set(i64::try_from(cache.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Waits until nothing is under way, but not for ever.
+    pub(crate) async fn drained(&self, patience: Duration) {
+        let empty = async {
+            while self.waiting.get() > 0 {
+                time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if time::timeout(patience, empty).await.is_err() {
+            tracing::debug!("questions under way were cut off");
+        }
+    }
+
+    /// Sends a server a question that nobody else would ask. If we get it, the server asks us.
+    async fn probe(&self, server: Rc<Server>) {
+        let Some(query) = probe() else { return };
+        let name: Box<[u8]> = query.key().name_bytes().into();
+        let address = server.address;
+        self.probes.borrow_mut().insert(name.clone(), server);
+        // The answer does not matter, only whether the question comes back.
+        let _ = time::timeout(PROBE, exchange::exchange(address, &query)).await;
+        self.probes.borrow_mut().remove(&name);
+    }
+
+    /// Told of each question of the type that probes have. Whether it is one.
+    pub(crate) fn is_probe(&self, name: &[u8]) -> bool {
+        let probes = self.probes.borrow();
+        let Some(server) = probes.get(name) else { return false };
+        tracing::error!(
+            server = %server.address,
+            "this name server asks us what we ask it; it is left out: correct the node's resolv.conf or --dns-upstream"
+        );
+        server.loops();
+        true
     }
 }
 
-fn options() -> ResolverOpts {
-    let mut options = ResolverOpts::default();
-    options.ndots = 0;
-    options.timeout = TIMEOUT;
-    options.attempts = 2;
-    options.edns0 = true;
-    options.cache_size = CACHED_ANSWERS;
-    options.use_hosts_file = ResolveHosts::Never;
-    options.positive_max_ttl = Some(MAX_KEPT);
-    options.negative_max_ttl = Some(MAX_NEGATIVE_KEPT);
-    // The chain of aliases is part of the answer.
-    options.preserve_intermediates = true;
-    options.try_tcp_on_error = true;
-    options
+/// The type that probes have: an old one that hardly anybody asks for.
+pub(crate) const PROBE_KIND: RecordType = RecordType::HINFO;
+
+fn probe() -> Option<Query> {
+    let [one, two]: [u64; 2] = rand::random();
+    let mut message = Message::query();
+    message.add_query(Question::query(Name::from_ascii(format!("{one:016x}.{two:016x}.")).ok()?, PROBE_KIND));
+    Query::parse(&message.to_vec().ok()?).ok()
 }
+
+fn failure(query: &Query) -> Option<Packet> {
+    let sections = crate::packet::Sections { code: ResponseCode::ServFail, ..Default::default() };
+    Packet::encode(query, sections)
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use hickory_proto::rr::Name;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// A service's namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ServiceKey {
     /// Its namespace.
     pub namespace: String,
@@ -75,6 +76,8 @@ pub struct Index {
     names: Sharded<IpAddr, Vec<ReverseName>>,
     /// How many services a namespace has.
     namespaces: Sharded<String, usize>,
+    /// What an earlier life knew.
+    provisional: bool,
 }
 
 impl Index {
@@ -86,7 +89,20 @@ impl Index {
             entries: Sharded::default(),
             names: Sharded::default(),
             namespaces: Sharded::default(),
+            provisional: false,
         }
+    }
+
+    /// An index to be filled with what was known at another time: what is missing in it may be there.
+    #[must_use]
+    pub fn provisional(zone: Zone) -> Self {
+        Self { provisional: true, ..Self::new(zone) }
+    }
+
+    /// Whether it tells of another time.
+    #[must_use]
+    pub fn is_provisional(&self) -> bool {
+        self.provisional
     }
 
     /// The part of the name space that this is about.
@@ -135,6 +151,10 @@ impl Index {
 
     pub(crate) fn get(&self, key: &ServiceKey) -> Option<&Entry> {
         self.entries.get(key).map(|entry| &**entry)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&ServiceKey, &Entry)> {
+        self.entries.iter().map(|(key, entry)| (key, &**entry))
     }
 
     pub(crate) fn names(&self, ip: IpAddr) -> &[ReverseName] {

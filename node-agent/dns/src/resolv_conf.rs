@@ -7,7 +7,7 @@ use std::net::IpAddr;
 const MAX_SERVERS: usize = 3;
 
 /// The name servers to ask, in order.
-pub(crate) fn name_servers(text: &str, own: &[IpAddr]) -> Vec<IpAddr> {
+pub(crate) fn name_servers(text: &str, is_own: impl Fn(IpAddr) -> bool) -> Vec<IpAddr> {
     let mut found = Vec::new();
     for line in text.lines() {
         let mut words = line.split_whitespace();
@@ -16,7 +16,7 @@ pub(crate) fn name_servers(text: &str, own: &[IpAddr]) -> Vec<IpAddr> {
         }
         // A scope (fe80::1%eth0) cannot be asked through; such servers are left out.
         let Some(ip) = words.next().and_then(|word| word.parse().ok()) else { continue };
-        if !own.contains(&ip) && !found.contains(&ip) {
+        if !is_own(ip) && !found.contains(&ip) {
             found.push(ip);
         }
         if found.len() == MAX_SERVERS {
@@ -46,7 +46,8 @@ mod tests {
             ),
         ];
         for (text, want) in cases {
-            let got: Vec<String> = name_servers(text, &own).iter().map(ToString::to_string).collect();
+            let got: Vec<String> =
+                name_servers(text, |ip| own.contains(&ip)).iter().map(ToString::to_string).collect();
             assert_eq!(got, *want, "{text:?}");
         }
     }

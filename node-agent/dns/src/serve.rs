@@ -1,218 +1,240 @@
-//! Answering on the wire.
+//! The answerer: a thread of its own with everything that a question touches, so that it waits for nobody and
+//! nothing is locked.
+//!
+//! ```text
+//! API -> feed -> ArcSwap<Index> -+-> responder <- udp, tcp (thread "dns")
+//! resolv.conf -> upstreams ------+-> forwarder -> name servers
+//! ```
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, TcpListener as StdListener, UdpSocket as StdSocket},
+    rc::Rc,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
-use hickory_proto::{
-    op::{Edns, MessageType, Metadata, OpCode, ResponseCode},
-    rr::{DNSClass, Record, RecordType},
-};
-use hickory_server::{
-    Server,
-    net::runtime::Time,
-    server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
-    zone_handler::MessageResponseBuilder,
-};
-use ipnet::IpNet;
-use rand::seq::SliceRandom;
+use futures::{StreamExt, stream::FuturesUnordered};
 use skep_client::Client;
-use tokio::net::{TcpListener, UdpSocket};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    runtime,
+    sync::{oneshot, watch},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     DnsConfig, Error, Result,
-    answer::{self, Answer, answer},
+    clients::Clients,
     feed::{Feed, Published},
-    forward::Forwarder,
-    index::Zone,
+    forward::{Forwarder, Upstreams},
+    index::{Index, Zone},
+    metrics::Metrics,
+    respond::Responder,
+    snapshot, tcp, udp,
+    upstreams::follow,
 };
 
-/// What fits through any network without fragments.
-const MAX_UDP_ANSWER: u16 = 1232;
-const MIN_UDP_ANSWER: u16 = 512;
-/// A TCP connection without a question for so long is closed.
-const TCP_IDLE: Duration = Duration::from_secs(10);
-const TCP_RESPONSES_BUFFERED: usize = 32;
+/// Questions that arrive while the thread has no time wait here, in bytes; the kernel may give less.
+const RECEIVE_BUFFER: usize = 4 << 20;
+const BACKLOG: i32 = 256;
 /// How long answers under way may take when stopping.
-const DRAIN: Duration = Duration::from_secs(2);
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// Who may come in.
+pub(crate) struct Gate {
+    clients: watch::Receiver<Clients>,
+    pub(crate) metrics: Metrics,
+}
+
+impl Gate {
+    /// Whether this client may ask.
+    pub(crate) fn admits(&self, client: IpAddr) -> bool {
+        let admitted = self.clients.borrow().allow(client);
+        if !admitted {
+            self.metrics.refused_clients.inc();
+        }
+        admitted
+    }
+}
 
 /// Answers until cancelled.
 ///
 /// # Errors
-/// When it cannot listen, or the server ends by itself.
+/// When it cannot listen, or the answerer ends by itself.
 pub async fn run(config: DnsConfig, client: Client, cancel: CancellationToken) -> Result<()> {
     // The caller's token may be others' too: only what is started here is stopped here.
     let cancel = cancel.child_token();
     let zone = Zone::new(&config.cluster_domain, config.reverse_ranges.clone(), config.ttl)?;
-    let handler = Handler::new(zone.clone());
-    let (published, forwarder) = (Arc::clone(&handler.published), Arc::clone(&handler.forwarder));
     // Bound first: whoever starts us learns at once that it cannot be.
-    let mut server = listen(&config, handler).await?;
+    let doors = Doors::open(&config.listen)?;
+    let published = Arc::new(Published::new(earlier(&config, &zone).map(Arc::new)));
+    let (upstreams, servers) = watch::channel(config.upstreams.now());
+    let thread = Answerer {
+        zone: zone.clone(),
+        published: Arc::clone(&published),
+        doors,
+        servers,
+        gate: Gate { clients: config.clients.clone(), metrics: config.metrics.clone() },
+        cancel: cancel.clone(),
+    };
+    let mut ended = thread.start()?;
     let tasks = TaskTracker::new();
     let feed = Feed::start(&client, &tasks, &cancel);
-    let own: Vec<IpAddr> =
-        config.listen.iter().map(std::net::SocketAddr::ip).chain(config.own_addresses.clone()).collect();
-    let follow = async {
-        match &config.resolv_conf {
-            Some(path) => forwarder.follow(path, &own).await,
-            None => std::future::pending().await,
-        }
-    };
-    let outcome = tokio::select! {
-        () = cancel.cancelled() => Ok(()),
-        () = feed.run(zone, &published, &config.ready) => Ok(()),
-        () = follow => Ok(()),
-        ended = server.block_until_done() => ended.map_err(Error::Stopped),
+    let early = tokio::select! {
+        () = cancel.cancelled() => None,
+        () = feed.run(zone, &published, &config) => None,
+        () = follow(&config.upstreams, &upstreams) => None,
+        ended = &mut ended => Some(ended),
     };
     config.ready.send_replace(false);
     cancel.cancel();
     tasks.close();
     tasks.wait().await;
-    if tokio::time::timeout(DRAIN, server.shutdown_gracefully()).await.is_err() {
-        tracing::debug!("questions under way were cut off");
+    if let (Some(path), Some(index)) = (&config.snapshot, published.load_full())
+        && !index.is_provisional()
+        && let Err(error) = snapshot::save(path, &index)
+    {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the next start will have to wait for the API server"
+        );
     }
-    outcome
+    let outcome = match early {
+        Some(ended) => ended,
+        None => ended.await,
+    };
+    // The thread is gone without a word only when it panicked.
+    outcome.unwrap_or(Err(Error::Panicked))
 }
 
-async fn listen(config: &DnsConfig, handler: Handler) -> Result<Server<Handler>> {
-    // Only where something is allowed is everything else denied.
-    let everyone = [IpNet::from(ipnet::Ipv4Net::default()), IpNet::from(ipnet::Ipv6Net::default())];
-    let denied = if config.allowed_clients.is_empty() { &[][..] } else { &everyone[..] };
-    let mut server =
-        Server::with_access(handler, denied.iter().copied(), config.allowed_clients.iter().copied());
-    for address in &config.listen {
-        let fail = |protocol| move |source| Error::Listen { address: *address, protocol, source };
-        let listener = TcpListener::bind(address).await.map_err(fail("tcp"))?;
-        // Port 0 is chosen once, for both.
-        let bound = listener.local_addr().map_err(fail("tcp"))?;
-        server.register_socket(UdpSocket::bind(bound).await.map_err(fail("udp"))?);
-        server.register_listener(listener, TCP_IDLE, TCP_RESPONSES_BUFFERED);
-        tracing::info!(address = %bound, domain = config.cluster_domain, "answering DNS");
+/// What an earlier life knew.
+fn earlier(config: &DnsConfig, zone: &Zone) -> Option<Index> {
+    match snapshot::load(config.snapshot.as_deref()?, zone.clone()) {
+        Ok(index) => {
+            tracing::info!(
+                services = index.len(),
+                "answering with what was known last until the API server is heard"
+            );
+            Some(index)
+        }
+        Err(error) => {
+            tracing::debug!(error = &error as &dyn std::error::Error, "nothing is known from before");
+            None
+        }
     }
-    Ok(server)
 }
 
-/// Answers one request.
-struct Handler {
+/// The sockets, one pair an address.
+struct Doors(Vec<(StdSocket, StdListener)>);
+
+impl Doors {
+    fn open(addresses: &[SocketAddr]) -> Result<Self> {
+        let mut doors = Vec::new();
+        for address in addresses {
+            let fail = |protocol| move |source| Error::Listen { address: *address, protocol, source };
+            let listener = listener(*address).map_err(fail("tcp"))?;
+            // Port 0 is chosen once, for both.
+            let bound = listener.local_addr().map_err(fail("tcp"))?;
+            let socket = datagrams(bound).map_err(fail("udp"))?;
+            tracing::info!(address = %bound, "answering DNS");
+            doors.push((socket, listener));
+        }
+        Ok(Self(doors))
+    }
+}
+
+fn listener(address: SocketAddr) -> io::Result<StdListener> {
+    let socket = bare(address, Type::STREAM, Protocol::TCP)?;
+    // Connections of an earlier life may still be closing.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn datagrams(address: SocketAddr) -> io::Result<StdSocket> {
+    let socket = bare(address, Type::DGRAM, Protocol::UDP)?;
+    SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn bare(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), Some(protocol))?;
+    if address.is_ipv6() {
+        // The other family has a socket of its own.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// What the thread is given.
+struct Answerer {
     zone: Zone,
     published: Arc<Published>,
-    forwarder: Arc<Forwarder>,
+    doors: Doors,
+    servers: watch::Receiver<Upstreams>,
+    gate: Gate,
+    cancel: CancellationToken,
 }
 
-/// The sections of a response.
-#[derive(Default)]
-struct Sections {
-    code: ResponseCode,
-    authoritative: bool,
-    answers: Vec<Record>,
-    authority: Vec<Record>,
-    additionals: Vec<Record>,
-}
-
-impl Sections {
-    fn of(code: ResponseCode) -> Self {
-        Self { code, ..Self::default() }
+impl Answerer {
+    /// Starts the thread; what it ended with comes out.
+    fn start(self) -> Result<oneshot::Receiver<Result<()>>> {
+        let (tell, ended) = oneshot::channel();
+        thread::Builder::new()
+            .name("dns".to_owned())
+            .spawn(move || {
+                let outcome = runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(runtime::LocalOptions::default())
+                    .map_err(|source| Error::Thread { source })
+                    .and_then(|runtime| {
+                        let outcome = runtime.block_on(self.run());
+                        runtime.shutdown_background();
+                        outcome
+                    });
+                // The one who waits may be gone.
+                let _ = tell.send(outcome);
+            })
+            .map_err(|source| Error::Thread { source })?;
+        Ok(ended)
     }
-}
 
-impl Handler {
-    fn new(zone: Zone) -> Self {
-        Self { zone, published: Arc::default(), forwarder: Arc::new(Forwarder::new()) }
-    }
-
-    async fn sections(&self, request: &Request) -> Sections {
-        if request.metadata.message_type != MessageType::Query {
-            return Sections::of(ResponseCode::FormErr);
+    async fn run(self) -> Result<()> {
+        let Self { zone, published, doors, mut servers, gate, cancel } = self;
+        let gate = Rc::new(gate);
+        let forwarder = Forwarder::new(gate.metrics.clone());
+        let responder = Rc::new(Responder::new(zone, published, Rc::clone(&forwarder), gate.metrics.clone()));
+        let mut datagrams = FuturesUnordered::new();
+        let mut streams = FuturesUnordered::new();
+        for (socket, listener) in doors.0 {
+            let socket = Rc::new(UdpSocket::from_std(socket).map_err(Error::Stopped)?);
+            datagrams.push(udp::answer(socket, Rc::clone(&responder), Rc::clone(&gate)));
+            let listener = TcpListener::from_std(listener).map_err(Error::Stopped)?;
+            streams.push(tcp::answer(listener, Rc::clone(&responder), Rc::clone(&gate)));
         }
-        if request.metadata.op_code != OpCode::Query {
-            return Sections::of(ResponseCode::NotImp);
-        }
-        let Ok(info) = request.request_info() else { return Sections::of(ResponseCode::FormErr) };
-        let query = info.query.original();
-        if !matches!(query.query_class(), DNSClass::IN | DNSClass::ANY) {
-            return Sections::of(ResponseCode::Refused);
-        }
-        let (name, kind) = (query.name(), query.query_type());
-        if matches!(kind, RecordType::AXFR | RecordType::IXFR) {
-            return Sections::of(ResponseCode::Refused);
-        }
-        let Some(index) = self.published.load_full() else {
-            return if self.zone.domain.zone_of(&name.to_lowercase()) || name.parse_arpa_name().is_ok() {
-                Sections::of(ResponseCode::ServFail)
-            } else {
-                self.ask(name, kind, Vec::new()).await
-            };
-        };
-        let negative = |code| Sections {
-            code,
-            authoritative: true,
-            authority: answer::authority(&index, name).into_iter().collect(),
-            ..Sections::default()
-        };
-        match answer(&index, name, kind) {
-            Answer::Records { mut answers, additionals } => {
-                shuffle(&mut answers);
-                Sections { authoritative: true, answers, additionals, ..Sections::default() }
+        let routes = async {
+            loop {
+                forwarder.follow(&servers.borrow_and_update().clone());
+                if servers.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
             }
-            Answer::NoData => negative(ResponseCode::NoError),
-            Answer::NxDomain => negative(ResponseCode::NXDomain),
-            Answer::Alias { answers, target } => self.ask(&target, kind, answers).await,
-            Answer::Elsewhere => self.ask(name, kind, Vec::new()).await,
-        }
-    }
-
-    /// Asks the node's name servers; their answers come after `before`.
-    async fn ask(&self, name: &hickory_proto::rr::Name, kind: RecordType, before: Vec<Record>) -> Sections {
-        let mut reply = self.forwarder.ask(name, kind).await;
-        let mut answers = before;
-        answers.append(&mut reply.answers);
-        Sections { code: reply.code, answers, authority: reply.authority, ..Sections::default() }
-    }
-}
-
-/// Spreads the load of clients that take the first address. Aliases stay in front, in their order.
-fn shuffle(answers: &mut [Record]) {
-    let aliases = answers.iter().take_while(|record| record.record_type() == RecordType::CNAME).count();
-    answers[aliases..].shuffle(&mut rand::rng());
-}
-
-#[async_trait::async_trait]
-impl RequestHandler for Handler {
-    async fn handle_request<R: ResponseHandler, T: Time>(
-        &self,
-        request: &Request,
-        mut reply: R,
-    ) -> ResponseInfo {
-        let mut edns = Edns::new();
-        let mut builder = MessageResponseBuilder::from_message_request(request);
-        let mut sections = None;
-        if let Some(asked) = &request.edns {
-            edns.set_max_payload(asked.max_payload().clamp(MIN_UDP_ANSWER, MAX_UDP_ANSWER));
-            edns.set_version(0);
-            if asked.version() > 0 {
-                edns.set_rcode_high(ResponseCode::BADVERS.high());
-                sections = Some(Sections::of(ResponseCode::BADVERS));
-            }
-            builder.edns(&edns);
-        }
-        let sections = match sections {
-            Some(sections) => sections,
-            None => self.sections(request).await,
         };
-        let mut metadata = Metadata::response_from_request(&request.metadata);
-        metadata.response_code = sections.code;
-        metadata.authoritative = sections.authoritative;
-        metadata.recursion_available = true;
-        let none: [&Record; 0] = [];
-        let response =
-            builder.build(metadata, &sections.answers, &sections.authority, none, &sections.additionals);
-        reply.send_response(response).await.unwrap_or_else(|error| {
-            tracing::debug!(%error, client = %request.src(), "the answer could not be sent");
-            // Only the server's statistics see this.
-            let mut metadata = metadata;
-            metadata.response_code = ResponseCode::ServFail;
-            let counts = hickory_proto::op::HeaderCounts::default();
-            ResponseInfo::from(hickory_proto::op::Header { metadata, counts })
-        })
+        // Nothing of it is lost by ending: what is under way are tasks.
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            Some(outcome) = datagrams.next() => return outcome.map_err(Error::Stopped),
+            Some(()) = streams.next() => {}
+            () = routes => {}
+        }
+        drop((datagrams, streams));
+        forwarder.drained(DRAIN).await;
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 //! thousands of mutations of them in every test run. A target never looks at how an input was made.
 
 mod cel;
+mod dns;
 mod mutate;
 mod objects;
 mod patches;
@@ -41,6 +42,8 @@ pub const TARGETS: &[Target] = &[
     text::CREDENTIAL_FILES,
     tokens::JWT,
     cel::EXPRESSION,
+    dns::QUESTION,
+    dns::ANSWER,
 ];
 
 /// The target of a name.

@@ -1,20 +1,19 @@
 //! Questions over real sockets, with an API that is a router in this process.
 
-use std::{net::SocketAddr, sync::Mutex};
+use std::{collections::HashMap, sync::Mutex};
 
 use axum::{Json, Router, body::Body, extract::Query, routing::get};
 use bytes_of::{ask_tcp, ask_udp};
 use futures::{StreamExt, stream};
 use hickory_proto::{
-    op::{Message, Query as Question},
-    rr::{Name, RData},
+    op::{Edns, Message, ResponseCode},
+    rr::RecordType,
 };
-use hickory_server::resolver::config::{ConnectionConfig, NameServerConfig, ProtocolConfig};
 use serde_json::{Value, json};
-use tokio::sync::{broadcast, watch};
+use tokio::{sync::broadcast, time};
 
 use super::*;
-use crate::index::{Index, ServiceKey};
+use crate::{entry::Entry, index::ServiceKey, query::tests::message as question};
 
 /// Sending over the wire.
 mod bytes_of {
@@ -45,13 +44,6 @@ mod bytes_of {
     }
 }
 
-fn question(name: &str, kind: RecordType) -> Message {
-    let mut message = Message::query();
-    message.metadata.recursion_desired = true;
-    message.add_query(Question::query(Name::from_ascii(name).expect("a name"), kind));
-    message
-}
-
 fn texts(message: &Message) -> Vec<String> {
     message.answers.iter().map(|record| record.data.to_string()).collect()
 }
@@ -69,7 +61,7 @@ impl FakeApi {
 
     fn client(self: &Arc<Self>) -> Client {
         let api = Arc::clone(self);
-        let services = move |Query(query): Query<std::collections::HashMap<String, String>>| async move {
+        let services = move |Query(query): Query<HashMap<String, String>>| async move {
             if !query.contains_key("watch") {
                 let items = api.services.lock().expect("not poisoned").clone();
                 return Body::from(list(&items).to_string());
@@ -80,7 +72,7 @@ impl FakeApi {
             });
             Body::from_stream(events)
         };
-        let slices = |Query(query): Query<std::collections::HashMap<String, String>>| async move {
+        let slices = |Query(query): Query<HashMap<String, String>>| async move {
             if query.contains_key("watch") {
                 Body::from_stream(stream::pending::<Result<String, std::convert::Infallible>>().boxed())
             } else {
@@ -120,153 +112,270 @@ fn service(name: &str, ip: &str) -> Value {
            "spec": {"clusterIP": ip, "clusterIPs": [ip], "ports": [{"port": 80}]}})
 }
 
-/// A port that was free a moment ago, for UDP and TCP.
-fn free_port() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address")
+/// An answerer over an index that the test made; it ends with this value.
+struct Fixed {
+    address: SocketAddr,
+    published: Arc<Published>,
+    servers: watch::Sender<Upstreams>,
+    metrics: Metrics,
+    ended: oneshot::Receiver<Result<()>>,
+    cancel: CancellationToken,
 }
 
-/// A server over an index that the test made.
-async fn fixed(index: Option<Index>, upstream: Option<SocketAddr>) -> (SocketAddr, Server<Handler>) {
-    let handler = Handler::new(Zone::new("cluster.local", Vec::new(), 30).expect("a zone"));
-    handler.published.store(index.map(Arc::new));
-    if let Some(upstream) = upstream {
-        let connections = [ProtocolConfig::Udp, ProtocolConfig::Tcp].map(|protocol| {
-            let mut connection = ConnectionConfig::new(protocol);
-            connection.port = upstream.port();
-            connection
-        });
-        let server = NameServerConfig::new(upstream.ip(), true, connections.into());
-        handler.forwarder.use_configs(vec![server]).expect("forwards");
+impl Fixed {
+    fn start(index: Index, upstreams: &[SocketAddr]) -> Self {
+        let doors = Doors::open(&["127.0.0.1:0".parse().expect("an address")]).expect("listens");
+        let address = doors.0[0].1.local_addr().expect("an address");
+        let zone = index.zone().clone();
+        let published = Arc::new(Published::new(Some(Arc::new(index))));
+        let (servers, following) =
+            watch::channel(Upstreams { servers: upstreams.into(), stub_domains: Vec::new() });
+        let allowed = watch::channel(Clients::default()).1;
+        let (metrics, cancel) = (Metrics::default(), CancellationToken::new());
+        let thread = Answerer {
+            zone,
+            published: Arc::clone(&published),
+            doors,
+            servers: following,
+            gate: Gate { clients: allowed, metrics: metrics.clone() },
+            cancel: cancel.clone(),
+        };
+        let ended = thread.start().expect("starts");
+        Self { address, published, servers, metrics, ended, cancel }
     }
-    let address = free_port();
-    let server = listen(&DnsConfig::new(vec![address]), handler).await.expect("listens");
-    (address, server)
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        self.ended.await.expect("no panic").expect("ends well");
+    }
 }
 
-fn index(services: &[(&str, Vec<IpAddr>)]) -> Index {
-    let mut index = Index::new(Zone::new("cluster.local", Vec::new(), 30).expect("a zone"));
+fn index_of(domain: &str, services: &[(&str, Vec<IpAddr>)]) -> Index {
+    let mut index = Index::new(Zone::new(domain, Vec::new(), 30).expect("a zone"));
     for (name, ips) in services {
         let key = ServiceKey { namespace: "default".into(), name: (*name).to_owned() };
-        index.put(
-            &key,
-            Some(crate::entry::Entry::Virtual {
-                ips: ips.clone(),
-                ports: Vec::new(),
-                endpoints: Default::default(),
-            }),
-        );
+        let entry = Entry::Virtual { ips: ips.clone(), ports: Vec::new(), endpoints: Default::default() };
+        index.put(&key, Some(entry));
     }
     index
 }
 
+fn index(services: &[(&str, Vec<IpAddr>)]) -> Index {
+    index_of("cluster.local", services)
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
 #[tokio::test]
-async fn udp_and_tcp_answer_and_negative_answers_carry_the_soa() {
-    let (server, _running) =
-        fixed(Some(index(&[("web", vec!["10.96.0.9".parse().expect("ip")])])), None).await;
+async fn udp_and_tcp_give_the_same_answer() {
+    let server = Fixed::start(index(&[("web", vec![ip("10.96.0.9")])]), &[]);
     let asked = question("web.default.svc.cluster.local.", RecordType::A);
-    for reply in [ask_udp(server, &asked).await.0, ask_tcp(server, &asked).await] {
+    for reply in [ask_udp(server.address, &asked).await.0, ask_tcp(server.address, &asked).await] {
         assert_eq!(texts(&reply), ["10.96.0.9"]);
         assert!(reply.metadata.authoritative && reply.metadata.recursion_available);
         assert_eq!(reply.metadata.id, asked.metadata.id);
     }
-    for (name, code) in [("absent", ResponseCode::NXDomain), ("web", ResponseCode::NoError)] {
-        let asked = question(&format!("{name}.default.svc.cluster.local."), RecordType::AAAA);
-        let reply = ask_udp(server, &asked).await.0;
-        assert_eq!((reply.metadata.response_code, reply.answers.len()), (code, 0));
-        assert!(matches!(reply.authorities[0].data, RData::SOA(_)), "{reply:?}");
-    }
     // Nobody to ask about the rest.
-    let reply = ask_udp(server, &question("example.com.", RecordType::A)).await.0;
+    let reply = ask_udp(server.address, &question("example.com.", RecordType::A)).await.0;
     assert_eq!(reply.metadata.response_code, ResponseCode::Refused);
+    server.stop().await;
 }
 
 #[tokio::test]
 async fn large_answers_are_cut_on_udp_and_whole_on_tcp() {
     let many: Vec<IpAddr> = (0..200_u32).map(|n| IpAddr::V4((0x0af4_0000 + n).into())).collect();
-    let (server, _running) = fixed(Some(index(&[("many", many)])), None).await;
+    let server = Fixed::start(index(&[("many", many)]), &[]);
     let mut asked = question("many.default.svc.cluster.local.", RecordType::A);
-    let (plain, length) = ask_udp(server, &asked).await;
+    let (plain, length) = ask_udp(server.address, &asked).await;
     assert!(plain.metadata.truncation && length <= 512, "{length}");
     let mut edns = Edns::new();
     edns.set_max_payload(4096);
     asked.set_edns(edns);
-    let (larger, length) = ask_udp(server, &asked).await;
+    let (larger, length) = ask_udp(server.address, &asked).await;
     assert!(larger.metadata.truncation && (513..=1232).contains(&length), "{length}");
-    assert!(larger.edns.is_some());
-    let whole = ask_tcp(server, &asked).await;
+    let whole = ask_tcp(server.address, &asked).await;
     assert!(!whole.metadata.truncation);
     assert_eq!(whole.answers.len(), 200);
+    server.stop().await;
 }
 
 #[tokio::test]
-async fn before_the_lists_are_in_nothing_is_said_not_to_exist() {
-    let (server, _running) = fixed(None, None).await;
-    let reply = ask_udp(server, &question("web.default.svc.cluster.local.", RecordType::A)).await.0;
-    assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
-}
-
-#[tokio::test]
-async fn other_names_are_asked_upstream_and_kept() {
+async fn other_names_are_asked_upstream_and_aliases_lead_there() {
     // The upstream is another answerer whose "cluster" is example.com.
-    let mut far = Index::new(Zone::new("example.com", Vec::new(), 30).expect("a zone"));
-    let key = ServiceKey { namespace: "a".into(), name: "www".into() };
-    let ips = vec!["192.0.2.80".parse().expect("an address")];
-    far.put(
-        &key,
-        Some(crate::entry::Entry::Virtual { ips, ports: Vec::new(), endpoints: Default::default() }),
-    );
-    let handler = Handler::new(far.zone().clone());
-    handler.published.store(Some(Arc::new(far)));
-    let upstream = free_port();
-    let mut running = listen(&DnsConfig::new(vec![upstream]), handler).await.expect("listens");
-
+    let upstream = Fixed::start(index_of("example.com", &[("www", vec![ip("192.0.2.80")])]), &[]);
     let mut near = index(&[]);
-    let alias = crate::entry::Entry::Alias { target: "www.a.svc.example.com".into() };
+    let alias = Entry::Alias { target: "www.default.svc.example.com".into() };
     near.put(&ServiceKey { namespace: "default".into(), name: "out".into() }, Some(alias));
-    let (server, _running) = fixed(Some(near), Some(upstream)).await;
-    let asked = question("www.a.svc.example.com.", RecordType::A);
-    assert_eq!(texts(&ask_udp(server, &asked).await.0), ["192.0.2.80"]);
+    let alias = Entry::Alias { target: "gone.default.svc.example.com".into() };
+    near.put(&ServiceKey { namespace: "default".into(), name: "gone".into() }, Some(alias));
+    let server = Fixed::start(near, &[upstream.address]);
+    let asked = question("www.default.svc.example.com.", RecordType::A);
+    let reply = ask_udp(server.address, &asked).await.0;
+    assert_eq!(texts(&reply), ["192.0.2.80"]);
+    assert!(!reply.metadata.authoritative);
     let through_alias = question("out.default.svc.cluster.local.", RecordType::A);
-    let reply = ask_udp(server, &through_alias).await.0;
-    assert_eq!(texts(&reply), ["www.a.svc.example.com.", "192.0.2.80"]);
-    let absent = ask_udp(server, &question("gone.svc.example.com.", RecordType::A)).await.0;
-    assert_eq!(absent.metadata.response_code, ResponseCode::NXDomain);
-    assert_eq!(absent.authorities.len(), 1);
-    running.shutdown_gracefully().await.expect("stops");
-    assert_eq!(texts(&ask_udp(server, &asked).await.0), ["192.0.2.80"], "from the cache");
+    for reply in
+        [ask_udp(server.address, &through_alias).await.0, ask_tcp(server.address, &through_alias).await]
+    {
+        assert_eq!(texts(&reply), ["www.default.svc.example.com.", "192.0.2.80"]);
+    }
+    let absent = question("gone.default.svc.cluster.local.", RecordType::A);
+    let reply = ask_udp(server.address, &absent).await.0;
+    assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!(
+        (texts(&reply), reply.authorities.len()),
+        (vec!["gone.default.svc.example.com.".to_owned()], 1)
+    );
+    upstream.stop().await;
+    assert_eq!(texts(&ask_udp(server.address, &asked).await.0), ["192.0.2.80"], "from the cache");
+    server.stop().await;
 }
 
 #[tokio::test]
-async fn odd_requests_get_their_error() {
-    let (server, _running) = fixed(Some(index(&[])), None).await;
-    let code = async |message: &Message| ask_udp(server, message).await.0.metadata.response_code;
-    let mut update = question("cluster.local.", RecordType::A);
-    update.metadata.op_code = OpCode::Status;
-    assert_eq!(code(&update).await, ResponseCode::NotImp);
-    assert_eq!(code(&question("cluster.local.", RecordType::AXFR)).await, ResponseCode::Refused);
-    let mut chaos = question("version.bind.", RecordType::TXT);
-    chaos.queries[0].set_query_class(DNSClass::CH);
-    assert_eq!(code(&chaos).await, ResponseCode::Refused);
-    let mut future = question("cluster.local.", RecordType::A);
-    let mut edns = Edns::new();
-    edns.set_version(9);
-    future.set_edns(edns);
-    let reply = ask_udp(server, &future).await.0;
-    assert_eq!(reply.edns.expect("edns").rcode_high(), ResponseCode::BADVERS.high());
+async fn servers_that_change_are_followed() {
+    let one = Fixed::start(index_of("example.com", &[("a", vec![ip("192.0.2.1")])]), &[]);
+    let two = Fixed::start(index_of("example.com", &[("b", vec![ip("192.0.2.2")])]), &[]);
+    let server = Fixed::start(index(&[]), &[one.address]);
+    let ask = async |name: &str| {
+        let name = format!("{name}.default.svc.example.com.");
+        texts(&ask_udp(server.address, &question(&name, RecordType::A)).await.0)
+    };
+    assert_eq!(ask("a").await, ["192.0.2.1"]);
+    server.servers.send_replace(Upstreams { servers: vec![two.address], stub_domains: Vec::new() });
+    let followed = async {
+        while ask("b").await != ["192.0.2.2"] {
+            time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    // That there was no such name may have been kept for a moment.
+    time::timeout(Duration::from_secs(20), followed).await.expect("the new server is asked");
 }
 
 #[tokio::test]
-async fn the_whole_thing_follows_the_api_and_stops() {
+async fn a_ring_of_forwarders_is_broken() {
+    let first = Fixed::start(index(&[]), &[]);
+    let second = Fixed::start(index(&[]), &[first.address]);
+    first.servers.send_replace(Upstreams { servers: vec![second.address], stub_domains: Vec::new() });
+    let began = time::Instant::now();
+    let reply = ask_udp(first.address, &question("example.com.", RecordType::A)).await.0;
+    assert!(!matches!(reply.metadata.response_code, ResponseCode::NoError | ResponseCode::NXDomain));
+    // Before and after the ring is found out, a question goes round once.
+    let asked: u64 = [&first, &second].iter().map(|one| one.metrics.misses.get()).sum();
+    assert!(asked < 20, "{asked} questions");
+    assert!(began.elapsed() < Duration::from_secs(6));
+}
+
+#[test]
+fn strangers_are_counted_and_not_let_in() {
+    let (clients, allowed) = watch::channel(Clients::default());
+    let gate = Gate { clients: allowed, metrics: Metrics::default() };
+    assert!(gate.admits(ip("192.0.2.1")));
+    clients.send_replace(Clients { addresses: [ip("192.0.2.2")].into(), ..Clients::default() });
+    assert!(gate.admits(ip("192.0.2.2")) && !gate.admits(ip("192.0.2.1")));
+    assert_eq!(gate.metrics.refused_clients.get(), 1);
+}
+
+#[tokio::test]
+async fn many_questions_on_one_connection_are_answered_as_answers_come() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    // A name server that never answers.
+    let silent = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    let upstream = silent.local_addr().expect("an address");
+    let server = Fixed::start(index(&[("web", vec![ip("10.96.0.9")])]), &[upstream]);
+    let mut stream = tokio::net::TcpStream::connect(server.address).await.expect("connects");
+    let slow = question("example.com.", RecordType::A);
+    let quick = question("web.default.svc.cluster.local.", RecordType::A);
+    let mut bytes = Vec::new();
+    for asked in std::iter::once(&slow).chain(std::iter::repeat_n(&quick, 100)) {
+        let encoded = asked.to_vec().expect("encodes");
+        bytes.extend(u16::try_from(encoded.len()).expect("short").to_be_bytes());
+        bytes.extend(encoded);
+    }
+    // In pieces that are not questions.
+    for piece in bytes.chunks(7) {
+        stream.write_all(piece).await.expect("sends");
+    }
+    let began = time::Instant::now();
+    for _ in 0..100 {
+        let mut answer = vec![0; stream.read_u16().await.expect("a length").into()];
+        stream.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(Message::from_vec(&answer).expect("decodes").metadata.id, quick.metadata.id);
+    }
+    assert!(began.elapsed() < Duration::from_secs(3), "the slow one holds up the others");
+    let mut answer = vec![0; stream.read_u16().await.expect("a length").into()];
+    stream.read_exact(&mut answer).await.expect("an answer");
+    let last = Message::from_vec(&answer).expect("decodes");
+    assert_eq!((last.metadata.id, last.metadata.response_code), (slow.metadata.id, ResponseCode::ServFail));
+}
+
+#[tokio::test]
+async fn connections_have_an_end_and_a_limit() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = Fixed::start(index(&[]), &[]);
+    let connect = async || tokio::net::TcpStream::connect(server.address).await.expect("connects");
+    // A question that is too long ends it.
+    let mut bad = connect().await;
+    bad.write_all(&[0xff; 64]).await.expect("sends");
+    assert_eq!(bad.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    let mut open = Vec::new();
+    for _ in 0..128 {
+        open.push(connect().await);
+    }
+    let mut surplus = connect().await;
+    assert_eq!(surplus.read(&mut [0; 1]).await.unwrap_or(0), 0, "one client has so many at most");
+    assert_eq!(server.metrics.refused_connections.get(), 1);
+    drop(open.pop());
+    let again = async {
+        loop {
+            let mut stream = connect().await;
+            let asked = question("x.cluster.local.", RecordType::A).to_vec().expect("encodes");
+            let length = u16::try_from(asked.len()).expect("short").to_be_bytes();
+            if stream.write_all(&[&length[..], &asked].concat()).await.is_ok()
+                && stream.read_u16().await.is_ok()
+            {
+                break;
+            }
+        }
+    };
+    time::timeout(Duration::from_secs(5), again).await.expect("a place that was left is free again");
+    // Nobody said anything: they are let go.
+    let idle = async { open[0].read(&mut [0; 1]).await.unwrap_or(0) };
+    assert_eq!(time::timeout(Duration::from_secs(15), idle).await.expect("is closed"), 0);
+}
+
+#[tokio::test]
+async fn a_new_index_is_seen_by_the_next_question() {
+    let server = Fixed::start(index(&[("web", vec![ip("10.96.0.9")])]), &[]);
+    let asked = question("web.default.svc.cluster.local.", RecordType::A);
+    for last in 1..50_u8 {
+        let new = IpAddr::from([10, 96, 0, last]);
+        server.published.store(Some(Arc::new(index(&[("web", vec![new])]))));
+        assert_eq!(texts(&ask_udp(server.address, &asked).await.0), [new.to_string()]);
+    }
+}
+
+/// A port that was free a moment ago, for UDP and TCP.
+fn free_port() -> SocketAddr {
+    let listener = StdListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address")
+}
+
+#[tokio::test]
+async fn the_whole_thing_follows_the_api_stops_and_remembers() {
+    let folder = tempfile::tempdir().expect("a folder");
     let api = FakeApi::new(vec![service("web", "10.96.0.9")]);
     let address = free_port();
     let (ready, mut is_ready) = watch::channel(false);
-    let config = DnsConfig { resolv_conf: None, ready, ..DnsConfig::new(vec![address]) };
+    let mut config = DnsConfig { ready, ..DnsConfig::new(vec![address]) };
+    config.upstreams.resolv_conf = None;
+    config.snapshot = Some(folder.path().join("services.json"));
     let cancel = CancellationToken::new();
-    let running = tokio::spawn(run(config, api.client(), cancel.clone()));
+    let running = tokio::spawn(run(config.clone(), api.client(), cancel.clone()));
     is_ready.wait_for(|ready| *ready).await.expect("becomes ready");
-    let asked = question("web.default.svc.cluster.local.", RecordType::A);
-    assert_eq!(texts(&ask_udp(address, &asked).await.0), ["10.96.0.9"]);
+    let web = question("web.default.svc.cluster.local.", RecordType::A);
+    assert_eq!(texts(&ask_udp(address, &web).await.0), ["10.96.0.9"]);
     let asked = question("late.default.svc.cluster.local.", RecordType::A);
     let late = async {
         loop {
@@ -277,9 +386,30 @@ async fn the_whole_thing_follows_the_api_and_stops() {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), late).await.expect("the new service is known");
+    time::timeout(Duration::from_secs(10), late).await.expect("the new service is known");
     cancel.cancel();
     running.await.expect("no panic").expect("stops cleanly");
     assert!(!*is_ready.borrow());
     assert!(TcpListener::bind(address).await.is_ok(), "the port is free again");
+
+    // The next life knows what this one knew, though the API is away; what it does not know may be there.
+    let away = Client::in_process(Router::new(), skep_api::user::UserInfo::default());
+    let cancel = CancellationToken::new();
+    let running = tokio::spawn(run(config, away, cancel.clone()));
+    let answered = async {
+        loop {
+            let reply = time::timeout(Duration::from_millis(100), ask_udp(address, &web)).await;
+            if let Ok((reply, _)) = reply {
+                break reply;
+            }
+        }
+    };
+    let reply = time::timeout(Duration::from_secs(5), answered).await.expect("an answer");
+    assert_eq!(texts(&reply), ["10.96.0.9"]);
+    let unknown = question("newer.default.svc.cluster.local.", RecordType::A);
+    let reply = ask_udp(address, &unknown).await.0;
+    assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
+    assert!(!*is_ready.borrow(), "others know better");
+    cancel.cancel();
+    running.await.expect("no panic").expect("stops cleanly");
 }
