@@ -21,6 +21,7 @@ mod events;
 mod garbage;
 mod jobs;
 mod kinds;
+mod kubectl;
 mod lifecycle;
 mod namespaces;
 mod nodes;

@@ -10,7 +10,7 @@ use crate::kubectl::kubectl;
 use crate::support::Server;
 
 /// What `cargo xtask setup --tests` installed, or the one on the path.
-fn all() -> Vec<PathBuf> {
+pub(crate) fn all() -> Vec<PathBuf> {
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let installed: Vec<PathBuf> = ["1.31", "1.34", "1.36", "1.37"]
         .iter()

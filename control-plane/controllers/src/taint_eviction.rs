@@ -1,5 +1,7 @@
 //! Pods leave nodes with NoExecute taints they do not tolerate, or tolerate for a while only.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
@@ -22,6 +24,34 @@ pub(crate) struct TaintEviction {
     pods: Store<Pod>,
     nodes: Store<Node>,
     queue: WorkQueue<Key>,
+    seen: Seen,
+}
+
+/// When taints were first seen that do not tell when they were added, by node.
+#[derive(Clone, Debug, Default)]
+struct Seen(Arc<Mutex<HashMap<String, Vec<(Taint, Timestamp)>>>>);
+
+impl Seen {
+    /// The taints, each with a time; what is not among them any more is forgotten.
+    fn dated(&self, node: &str, mut taints: Vec<Taint>, now: Timestamp) -> Vec<Taint> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = all.remove(node).unwrap_or_default();
+        known.retain(|(taint, _)| taints.contains(taint));
+        for taint in taints.iter_mut().filter(|taint| taint.time_added.is_none()) {
+            let since = match known.iter().find(|(other, _)| other == taint) {
+                Some((_, since)) => *since,
+                None => {
+                    known.push((taint.clone(), now));
+                    now
+                }
+            };
+            taint.time_added = Some(Time(since));
+        }
+        if !known.is_empty() {
+            all.insert(node.to_owned(), known);
+        }
+        taints
+    }
 }
 
 impl TaintEviction {
@@ -29,10 +59,17 @@ impl TaintEviction {
         let queue = WorkQueue::new();
         enqueue_self(&mut sources.pods, &queue);
         let (wake, pods) = (queue.clone(), sources.pods.store());
+        let seen = Seen::default();
+        let dates = seen.clone();
         sources.nodes.add_callback(move |old, new| {
-            let Some(new) = new else { return };
+            let meta = |node: &Node| node.metadata.name.clone().unwrap_or_default();
+            let Some(new) = new else {
+                old.into_iter().for_each(|old| _ = dates.dated(&meta(old), Vec::new(), Timestamp::now()));
+                return;
+            };
             if old.is_none_or(|old| no_execute(old) != no_execute(new)) {
-                let name = new.metadata.name.as_deref().unwrap_or_default();
+                let name = &meta(new);
+                dates.dated(name, no_execute(new), Timestamp::now());
                 pods.indexed(&pods::by_node(name)).iter().for_each(|p| wake.add(Key::of(&p.metadata)));
             }
         });
@@ -42,6 +79,7 @@ impl TaintEviction {
             pods: sources.pods.store(),
             nodes: sources.nodes.store(),
             queue,
+            seen,
         }
     }
 
@@ -54,7 +92,10 @@ impl TaintEviction {
         let node = pods::node_name(&pod).and_then(|name| self.nodes.get("", name));
         let Some(node) = node.filter(|_| pods::is_active(&pod)) else { return Ok(Next::Wait) };
         let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
-        match leave_in(&no_execute(&node), tolerations, Timestamp::now()) {
+        let now = Timestamp::now();
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let taints = self.seen.dated(name, no_execute(&node), now);
+        match leave_in(&taints, tolerations, now) {
             None => return Ok(Next::Wait),
             Some(left) if !left.is_zero() => return Ok(Next::After(left)),
             Some(_) => {}
@@ -127,6 +168,21 @@ pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_taint_without_a_time_counts_from_when_it_was_seen() {
+        let at = |s: i64| Timestamp::from_second(s).expect("time");
+        let taint = |key: &str| Taint { key: key.into(), effect: "NoExecute".into(), ..Taint::default() };
+        let seen = Seen::default();
+        let time = |taints: Vec<Taint>, now: i64| {
+            let dated = seen.dated("n", taints, at(now));
+            dated.iter().map(|t| t.time_added.as_ref().expect("a time").0.as_second()).collect::<Vec<_>>()
+        };
+        assert_eq!(time(vec![taint("a")], 10), [10]);
+        assert_eq!(time(vec![taint("a"), taint("b")], 20), [10, 20]);
+        assert!(time(Vec::new(), 30).is_empty());
+        assert_eq!(time(vec![taint("a")], 40), [40], "it went and came again");
+    }
 
     #[test]
     fn seconds_count_from_the_taint() {

@@ -291,3 +291,67 @@ async fn a_template_is_replaced() {
         .await;
     assert_eq!(replaced["metadata"]["annotations"]["updated"], "true");
 }
+
+/// Holds NO-55.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_quality_of_a_pod_is_told() {
+    let cluster = Cluster::api().await;
+    let amounts = json!({"cpu": "100m", "memory": "100Mi"});
+    for (name, resources, class) in [
+        ("guaranteed", json!({"requests": amounts, "limits": amounts}), "Guaranteed"),
+        ("burstable", json!({"requests": amounts}), "Burstable"),
+        ("best", json!({}), "BestEffort"),
+    ] {
+        let mut made = pod(name);
+        made["spec"]["containers"][0]["resources"] = resources;
+        assert_eq!(cluster.create(PODS, made).await["status"]["qosClass"], class);
+    }
+}
+
+/// Pods are evicted from a node with a taint when the time they tolerate it is over, or not at all.
+///
+/// Holds NO-40, NO-41.
+#[tokio::test(flavor = "multi_thread")]
+async fn taints_evict_in_their_time() {
+    const NODE: &str = "/api/v1/nodes/node-0";
+    let cluster = Cluster::whole(1).await;
+    let tolerating = |name: &str, seconds: Value| {
+        let mut made = pod(name);
+        let mut all = json!([{"key": "k", "operator": "Equal", "value": "v", "effect": "NoExecute"}]);
+        if !seconds.is_null() {
+            all[0]["tolerationSeconds"] = seconds;
+        }
+        made["spec"]["tolerations"] = all;
+        made
+    };
+    cluster.create(PODS, pod("none")).await;
+    cluster.create(PODS, tolerating("soon", json!(1))).await;
+    // The shorter of two.
+    let mut both = tolerating("both", json!(500));
+    let shorter = json!({"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 2});
+    both["spec"]["tolerations"].as_array_mut().expect("a list").push(shorter);
+    cluster.create(PODS, both).await;
+    cluster.create(PODS, tolerating("later", json!(4))).await;
+    cluster.create(PODS, tolerating("always", Value::Null)).await;
+    for pod in ["none", "soon", "both", "later", "always"] {
+        cluster.until(&format!("{PODS}/{pod}"), super::is_ready).await;
+    }
+    cluster
+        .patch(NODE, json!({"spec": {"taints": [{"key": "k", "value": "v", "effect": "NoExecute"}]}}))
+        .await;
+    let began = tokio::time::Instant::now();
+    for (pod, seconds) in [("none", 0), ("soon", 1), ("both", 2)] {
+        cluster.gone(&format!("{PODS}/{pod}")).await;
+        assert!(began.elapsed().as_secs() >= seconds, "{pod} went too early");
+    }
+    // In time for the next one.
+    cluster.patch(NODE, json!({"spec": {"taints": null}})).await;
+    assert!(began.elapsed().as_secs() < 4, "this machine is too slow to tell");
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    for pod in ["later", "always"] {
+        assert!(
+            cluster.get(&format!("{PODS}/{pod}")).await["metadata"].get("deletionTimestamp").is_none(),
+            "{pod}"
+        );
+    }
+}

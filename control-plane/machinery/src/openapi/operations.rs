@@ -83,9 +83,22 @@ const PATCHES: &[&str] = &[
     "application/apply-patch+yaml",
 ];
 
+/// Custom resources know no strategic merge: clients choose the kind of a patch by this list.
+const CUSTOM_PATCHES: &[&str] =
+    &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+
 /// All paths of the kinds.
 pub(super) fn endpoints(kinds: &[KindInfo]) -> Vec<Endpoint> {
-    kinds.iter().flat_map(of_kind).filter(|endpoint| !endpoint.operations.is_empty()).collect()
+    let patched = |(kind, mut endpoint): (&KindInfo, Endpoint)| {
+        for operation in &mut endpoint.operations {
+            if kind.schema.is_some() && operation.consumes == PATCHES {
+                operation.consumes = CUSTOM_PATCHES;
+            }
+        }
+        endpoint
+    };
+    let all = kinds.iter().flat_map(|kind| of_kind(kind).into_iter().map(move |endpoint| (kind, endpoint)));
+    all.map(patched).filter(|endpoint| !endpoint.operations.is_empty()).collect()
 }
 
 fn of_kind(kind: &KindInfo) -> Vec<Endpoint> {
