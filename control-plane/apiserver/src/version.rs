@@ -19,10 +19,10 @@ pub(crate) fn version() -> Answer {
         "minCompatibilityMajor": "1",
         "minCompatibilityMinor": "35",
         "gitVersion": VERSION,
-        "gitCommit": option_env!("SKEP_COMMIT").unwrap_or_default(),
+        "gitCommit": option_env!("SKEP_COMMIT").unwrap_or("unknown"),
         "gitTreeState": "clean",
         "buildDate": option_env!("SKEP_BUILD_DATE").unwrap_or("1970-01-01T00:00:00Z"),
-        "goVersion": "",
+        "goVersion": "none",
         "compiler": "rustc",
         "platform": format!("{}/{}", std::env::consts::OS, architecture()),
     });

@@ -200,3 +200,56 @@ async fn deletions_answer_as_upstream() {
     let (status, components) = server.send("GET", "/api/v1/componentstatuses", None).await;
     assert_eq!((status.as_u16(), &components["items"][0]["metadata"]["name"]), (200, &json!("etcd-0")));
 }
+
+/// What is applied through one version of a kind is known to who writes through another.
+#[tokio::test]
+async fn ownership_crosses_versions() {
+    let server = Server::start().await;
+    let path =
+        |version: &str| format!("/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers/h");
+    let scaler = |version: &str, more: Value| {
+        let mut spec = json!({"maxReplicas": 5, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}});
+        for (field, value) in more.as_object().into_iter().flatten() {
+            spec[field] = value.clone();
+        }
+        json!({"apiVersion": format!("autoscaling/{version}"), "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"}, "spec": spec})
+    };
+    let (status, made) =
+        apply(&server, &path("v1"), "a", &scaler("v1", json!({"targetCPUUtilizationPercentage": 50})), "")
+            .await;
+    assert_eq!(status, 201, "{made}");
+    // The percentage is in the list of metrics of v2, which is one value there.
+    let (status, mut seen) = server.send("GET", &path("v2"), None).await;
+    assert_eq!(status, 200);
+    seen["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"] = json!(70);
+    let (status, updated) = server.send("PUT", &format!("{}?fieldManager=b", path("v2")), Some(seen)).await;
+    assert_eq!(status, 200, "{updated}");
+    let fields = &entry(&updated, "a", "").expect("a still owns the rest")["fieldsV1"]["f:spec"];
+    assert!(
+        fields.get("f:targetCPUUtilizationPercentage").is_none() && fields.get("f:maxReplicas").is_some(),
+        "{fields}"
+    );
+    let (status, conflict) =
+        apply(&server, &path("v1"), "a", &scaler("v1", json!({"targetCPUUtilizationPercentage": 50})), "")
+            .await;
+    assert_eq!(status, 409, "{conflict}");
+    assert_eq!(conflict["details"]["causes"][0]["field"], ".spec.metrics", "{conflict}");
+    let (status, forced) = apply(
+        &server,
+        &path("v1"),
+        "a",
+        &scaler("v1", json!({"targetCPUUtilizationPercentage": 50})),
+        "&force=true",
+    )
+    .await;
+    assert_eq!((status, &forced["spec"]["targetCPUUtilizationPercentage"]), (200, &json!(50)), "{forced}");
+    assert!(entry(&forced, "b", "").is_none(), "{forced}");
+    // Applied through the other version from now on: what is left out there goes.
+    let (status, moved) = apply(&server, &path("v2"), "a", &scaler("v2", json!({})), "").await;
+    assert_eq!(status, 200, "{moved}");
+    assert_eq!(
+        moved["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 80,
+        "the default again: {moved}"
+    );
+    assert_eq!(entry(&moved, "a", "").expect("one entry")["apiVersion"], "autoscaling/v2");
+}

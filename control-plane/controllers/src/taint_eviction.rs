@@ -29,7 +29,9 @@ pub(crate) struct TaintEviction {
 
 /// When taints were first seen that do not tell when they were added, by node.
 #[derive(Clone, Debug, Default)]
-struct Seen(Arc<Mutex<HashMap<String, Vec<(Taint, Timestamp)>>>>);
+struct Seen(Arc<Mutex<ByNode>>);
+
+type ByNode = HashMap<String, Vec<(Taint, Timestamp)>>;
 
 impl Seen {
     /// The taints, each with a time; what is not among them any more is forgotten.

@@ -11,11 +11,13 @@ mod path;
 mod set;
 mod typed;
 mod types;
+mod versions;
 
 pub use overlay::overlay;
 pub use path::{PathElement, print_path};
 pub use set::Set;
 pub use types::Types;
+pub use versions::Versions;
 
 use crate::error::Cause;
 use crate::{Error, Result, codec};
@@ -24,8 +26,9 @@ use managers::{ManagerKey, Managers, Operation, Owned};
 use serde_json::Value;
 use skep_api::resource::GroupVersionKind;
 use std::collections::BTreeMap;
-use typed::{Comparison, compare, faults, field_set, merge, remove};
+use typed::{compare, faults, field_set, merge, remove};
 use types::Node;
+use versions::Changes;
 
 /// The annotation of client-side apply.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -43,6 +46,8 @@ pub struct Writer<'a> {
     pub gvk: &'a GroupVersionKind,
     /// The types of the kind's fields.
     pub types: Types<'a>,
+    /// The kind's other versions, in which others may have written; `None` when there is but one.
+    pub versions: Option<&'a dyn Versions>,
     /// Fields this endpoint does not write (`status` on the object, `spec` on its status): never owned through it.
     pub ignored: Option<&'a Set>,
     /// Now.
@@ -205,48 +210,75 @@ fn try_apply(
     let last = managers.insert(key.clone(), owned);
     let time = last.as_ref().and_then(|last| last.time.clone());
     let pruned = match last {
-        Some(last) if !last.fields.is_empty() => prune(root, &merged, &last.fields, &managers),
+        Some(last) if !last.fields.is_empty() => prune(writer, &merged, &last, &managers),
         _ => merged,
     };
     let object = writer.canonical(pruned).map_err(Failure::Other)?;
-    let comparison = compare(root, base, &object).without(writer.ignored);
-    release(&mut managers, &key, &comparison, force).map_err(Failure::Conflicts)?;
+    let changes = Changes::between(writer, base, &object);
+    release(&mut managers, &key, changes, force).map_err(Failure::Conflicts)?;
     if let Some(owned) = managers.get_mut(&key) {
         owned.time = time;
     }
     Ok((object, managers))
 }
 
-/// Takes away what the applier owned before, does not apply any more, and nobody else owns.
-fn prune(root: Node<'_>, merged: &Value, last: &Set, managers: &Managers) -> Value {
-    let without =
-        |gone: &Set| remove(root, merged, gone).unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-    let last = last.with_named_fields(root);
-    let pruned = without(&last);
-    // Back come the fields that somebody owns, the applier's new set included.
-    let owned = managers.values().fold(Set::default(), |all, owned| all.union(&owned.fields));
-    let merged_set = field_set(root, merged).with_named_fields(root);
-    let kept = field_set(root, &pruned).with_named_fields(root).union(&owned.with_named_fields(root));
-    let pruned = without(&merged_set.difference(&kept));
+/// Takes away what the applier owned before, does not apply any more, and nobody else owns. It is done in the
+/// version the applier wrote in before, and what others own is put back in theirs.
+fn prune(writer: &Writer<'_>, merged: &Value, last: &Owned, managers: &Managers) -> Value {
+    let version = last.api_version.as_str();
+    // A version that nobody knows any more says nothing about what is to go.
+    let Some((types, merged_here)) = writer.view(merged, version) else { return merged.clone() };
+    let root = types.root();
+    let last = last.fields.with_named_fields(root);
+    let mut pruned = without(root, &merged_here, &last);
+    let mut owned: BTreeMap<&str, Set> = BTreeMap::new();
+    for one in managers.values() {
+        let all = owned.entry(&one.api_version).or_default();
+        *all = all.union(&one.fields);
+    }
+    // First those of this version, so that nothing is missing that the others are made of.
+    let mut place = version;
+    let first = owned.remove_entry(version);
+    for (other, fields) in first.into_iter().chain(owned) {
+        let here = writer.view(merged, other).zip(writer.view_from(&pruned, place, other));
+        let Some(((types, merged), (_, pruned_here))) = here else { continue };
+        let root = types.root();
+        let merged_set = field_set(root, &merged).with_named_fields(root);
+        let kept =
+            field_set(root, &pruned_here).with_named_fields(root).union(&fields.with_named_fields(root));
+        pruned = without(root, &merged, &merged_set.difference(&kept));
+        place = other;
+    }
+    let Some((_, pruned)) = writer.view_from(&pruned, place, version) else { return merged.clone() };
     // And those that vanished only because what held them did, although the applier never owned them.
+    let merged_set = field_set(root, &merged_here).with_named_fields(root);
     let pruned_set = field_set(root, &pruned).with_named_fields(root);
-    without(&merged_set.difference(&pruned_set).intersection(&last))
+    let pruned = without(root, &merged_here, &merged_set.difference(&pruned_set).intersection(&last));
+    let back = writer.view_from(&pruned, version, &writer.gvk.api_version());
+    back.map_or_else(|| merged.clone(), |(_, pruned)| pruned.into_owned())
 }
 
-/// Takes what changed away from everybody but the writer. Without force, taking what somebody set is a conflict.
+fn without(root: Node<'_>, object: &Value, gone: &Set) -> Value {
+    remove(root, object, gone).unwrap_or_else(|| Value::Object(serde_json::Map::new()))
+}
+
+/// Takes what changed away from everybody but the writer, each in the version of what is noted. Without force,
+/// taking what somebody set is a conflict. Who wrote in a version that is no more owns nothing any more.
 fn release(
     managers: &mut Managers,
     writer: &ManagerKey,
-    comparison: &Comparison,
+    mut changes: Changes<'_>,
     force: bool,
 ) -> std::result::Result<(), Conflicts> {
-    let changed = comparison.modified.union(&comparison.added);
-    let conflicts: Conflicts = managers
-        .iter()
-        .filter(|(key, _)| *key != writer)
-        .map(|(key, owned)| (key.clone(), owned.fields.intersection(&changed)))
-        .filter(|(_, fields)| !fields.is_empty())
-        .collect();
+    managers.retain(|key, owned| key == writer || changes.in_version(&owned.api_version).is_some());
+    let mut conflicts = Conflicts::new();
+    for (key, owned) in managers.iter().filter(|(key, _)| *key != writer) {
+        let Some(comparison) = changes.in_version(&owned.api_version) else { continue };
+        let fields = owned.fields.intersection(&comparison.modified.union(&comparison.added));
+        if !fields.is_empty() {
+            conflicts.insert(key.clone(), fields);
+        }
+    }
     if !force && !conflicts.is_empty() {
         return Err(conflicts);
     }
@@ -254,7 +286,9 @@ fn release(
         if let Some(lost) = conflicts.get(key) {
             owned.fields = owned.fields.difference(lost);
         }
-        owned.fields = owned.fields.difference(&comparison.removed);
+        if let Some(comparison) = changes.in_version(&owned.api_version) {
+            owned.fields = owned.fields.difference(&comparison.removed);
+        }
     }
     managers.retain(|_, owned| !owned.fields.is_empty());
     Ok(())
@@ -362,7 +396,7 @@ fn track(base: &Value, new: &Value, managers: &mut Managers, writer: &Writer<'_>
     let key = writer.key(Operation::Update);
     // Nobody is the writer here: its own old entry is released like the others' and then joined with the change.
     let nobody = ManagerKey::new("", Operation::Update, "", "");
-    let released = release(managers, &nobody, &comparison, true);
+    let released = release(managers, &nobody, Changes::between(writer, base, new), true);
     debug_assert!(released.is_ok(), "forced");
     let mut fields = comparison.modified.union(&comparison.added);
     if let Some(ignored) = writer.ignored {

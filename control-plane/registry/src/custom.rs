@@ -32,7 +32,7 @@ mod table;
 mod tend;
 mod validate;
 
-pub(crate) use convert::Webhooks;
+pub(crate) use convert::{Conversion, Webhooks};
 pub use definition::{Definition, Version};
 pub use kind::CustomKind;
 pub(crate) use kind::VERBS;

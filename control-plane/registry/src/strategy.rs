@@ -12,6 +12,7 @@ mod kind;
 pub mod meta;
 pub mod printer;
 mod row;
+mod versions;
 
 pub use kind::{Below, Kind};
 pub use row::{KindRow, Storage, Subresource};

@@ -1,6 +1,8 @@
 //! Ownership, conflicts, removal; and laws that hold for any object.
 #![expect(clippy::needless_pass_by_value, reason = "fixtures are written where they are passed")]
 
+mod versions;
+
 use super::*;
 use proptest::prelude::*;
 use serde_json::json;
@@ -14,7 +16,15 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn writer<'a>(manager: &'a str, gvk: &'a GroupVersionKind, seconds: i64) -> Writer<'a> {
-    Writer { manager, subresource: "", gvk, types: Types::of(gvk), ignored: None, now: at(seconds) }
+    Writer {
+        manager,
+        subresource: "",
+        gvk,
+        types: Types::of(gvk),
+        versions: None,
+        ignored: None,
+        now: at(seconds),
+    }
 }
 
 fn config(mut body: Value) -> Value {

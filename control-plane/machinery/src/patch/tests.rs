@@ -216,7 +216,7 @@ proptest! {
         drop(crate::codec::encode_protobuf(&gvk, &patch));
         for types in [Types::Message(pod), Types::Deduced] {
             let now = std::time::SystemTime::UNIX_EPOCH.try_into().expect("epoch");
-            let writer = Writer { manager: "kubectl", subresource: "", gvk: &gvk, types, ignored: None, now };
+            let writer = Writer { manager: "kubectl", subresource: "", gvk: &gvk, types, versions: None, ignored: None, now };
             drop(apply_patch(Some(&live), &patch, &writer, true));
             drop(update_managers(Some(&live), patch.clone(), &writer));
             drop(update_managers(None, patch.clone(), &writer));

@@ -23,11 +23,13 @@ fn with_writer<T>(
     work: impl FnOnce(&Writer<'_>) -> T,
 ) -> T {
     let ignored = untouched(resource, subresource);
+    let versions = resource.kind().versions();
     work(&Writer {
         manager: &options.field_manager,
         subresource,
         gvk: resource.gvk(),
         types: resource.kind().types(),
+        versions: versions.as_deref(),
         ignored: ignored.as_ref(),
         now: jiff::Timestamp::now(),
     })
