@@ -12,7 +12,7 @@ use skep_client::{Client, Informer, ListParams, Store, events::Recorder};
 use skep_ebpf_loader::{DataPlane, LoadOptions};
 use skep_network::{NetworkConfig, PodDataPath, PodNetwork};
 use skep_runtime::{Runtime, cgroup::Hierarchies};
-use skep_service_proxy::{ProxyConfig, ProxyMode};
+use skep_service_proxy::{HostPorts, ProxyConfig, ProxyMode};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -143,7 +143,8 @@ async fn start(
     if let Some(mode) = mode {
         let settled = watch::Sender::new(None);
         spawn_service_routes(tracker, cancel, tools.clone(), settled.subscribe());
-        let proxy = proxy_config(&config, mode, data_plane, settled, &tools.metrics)?;
+        let host_ports = follow_host_ports(tracker, cancel, pods.clone());
+        let proxy = proxy_config(&config, mode, data_plane, host_ports, settled, &tools.metrics)?;
         spawn_proxy(tracker, cancel, proxy, config.client.clone());
     }
     {
@@ -311,10 +312,39 @@ fn spawn_service_routes(
     });
 }
 
+/// Tells the proxy which ports of pods the node serves. A pod counts for as long as its object is there, which goes
+/// when the pod's network has gone; so an agent that starts anew knows them all once the objects are listed.
+fn follow_host_ports(
+    tracker: &TaskTracker,
+    cancel: &CancellationToken,
+    pods: Store<Pod>,
+) -> watch::Receiver<Option<Arc<HostPorts>>> {
+    let (sender, receiver) = watch::channel(None);
+    let follow = async move {
+        let mut changes = pods.subscribe();
+        pods.synced().await;
+        loop {
+            changes.borrow_and_update();
+            let now = Some(Arc::new(HostPorts::of_pods(&pods.list())));
+            sender.send_if_modified(|before| {
+                let changed = *before != now;
+                *before = now;
+                changed
+            });
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tracker.spawn(cancel.clone().run_until_cancelled_owned(follow));
+    receiver
+}
+
 fn proxy_config(
     config: &AgentConfig,
     mode: ProxyMode,
     data_plane: Option<Arc<DataPlane>>,
+    host_ports: watch::Receiver<Option<Arc<HostPorts>>>,
     settled: watch::Sender<Option<ProxyMode>>,
     metrics: &Metrics,
 ) -> Result<ProxyConfig, Error> {
@@ -329,6 +359,7 @@ fn proxy_config(
         mode,
         node_addresses: config.node_ips.clone(),
         data_plane,
+        host_ports,
         // The pod network follows the uplinks itself.
         attach_uplinks: false,
         // Service addresses too: one that nobody serves must be refused by its route, not sent away.

@@ -6,6 +6,7 @@
 //! fails the next.
 
 mod api;
+mod check;
 mod probe;
 mod script;
 mod world;
@@ -92,18 +93,21 @@ fn every_line_of_the_checklist_is_held() -> Result<()> {
 }
 
 /// Every scenario by eBPF.
+/// Holds NE-20.
 #[test]
 fn scenarios_hold_with_ebpf() -> Result<()> {
     if require("scenarios_hold_with_ebpf") { run_all(ProxyMode::Ebpf) } else { Ok(()) }
 }
 
 /// Every scenario by nftables.
+/// Holds NE-20.
 #[test]
 fn scenarios_hold_with_nftables() -> Result<()> {
     if require("scenarios_hold_with_nftables") { run_all(ProxyMode::Nftables) } else { Ok(()) }
 }
 
 /// Every scenario by iptables.
+/// Holds NE-20.
 #[test]
 fn scenarios_hold_with_iptables() -> Result<()> {
     if require("scenarios_hold_with_iptables") { run_all(ProxyMode::Iptables) } else { Ok(()) }

@@ -11,6 +11,19 @@ use skep_tests::{cgroup::CgroupTree, netbox::command_in, output};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_netprobe");
 
+/// How to ask.
+#[derive(Clone, Copy)]
+pub(crate) struct Manner {
+    /// How many connections.
+    pub(crate) count: usize,
+    /// Milliseconds between them.
+    pub(crate) gap: u64,
+    /// Milliseconds that an answer may take.
+    pub(crate) patience: u64,
+    /// Bytes of a question, and of its answer.
+    pub(crate) size: usize,
+}
+
 /// A place to dial from or to serve at.
 #[derive(Clone, Copy)]
 pub(crate) struct Spot<'a> {
@@ -23,18 +36,12 @@ impl Spot<'_> {
         command_in(self.netns, self.cgroup, PROGRAM)
     }
 
-    /// The answers to `count` fresh connections.
-    pub(crate) fn dial(
-        &self,
-        protocol: &str,
-        target: &str,
-        count: usize,
-        gap: u64,
-        patience: u64,
-    ) -> Result<Vec<String>> {
+    /// The answers to fresh connections.
+    pub(crate) fn dial(&self, protocol: &str, target: &str, manner: Manner) -> Result<Vec<String>> {
+        let Manner { count, gap, patience, size } = manner;
         let mut command = self.command();
         command.args(["dial", protocol, target, "--count", &count.to_string(), "--gap", &gap.to_string()]);
-        command.args(["--milliseconds", &patience.to_string()]);
+        command.args(["--milliseconds", &patience.to_string(), "--size", &size.to_string()]);
         let done = output(&mut command)?;
         ensure!(done.status.success(), "netprobe: {}", String::from_utf8_lossy(&done.stderr).trim());
         Ok(String::from_utf8_lossy(&done.stdout).lines().map(str::to_owned).collect())

@@ -35,6 +35,9 @@ pub(crate) struct Step {
     /// Words for `ip` in the node, before anything else.
     #[serde(default)]
     pub(crate) ip: Vec<String>,
+    /// Ports of pods that are bound on the node, by pod: `ports` of a container. Pods that are not named keep theirs.
+    #[serde(default)]
+    pub(crate) bind: BTreeMap<String, Value>,
     /// Ends the proxy and starts it again, in this mode if one is given, and with these options.
     pub(crate) restart: Option<Restart>,
     /// Removes all rules behind the proxy's back.
@@ -52,6 +55,9 @@ pub(crate) struct Step {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Restart {
     pub(crate) mode: Option<String>,
+    /// Until the next `bind` nobody tells the proxy which ports are bound.
+    #[serde(default)]
+    pub(crate) blind: bool,
     #[serde(default)]
     pub(crate) options: Options,
 }
@@ -136,6 +142,8 @@ pub(crate) enum Check {
         gap: u64,
         /// Milliseconds that it may take to come true.
         patience: Option<u64>,
+        /// Bytes of a question, and of its answer.
+        size: Option<usize>,
     },
     /// An open flow.
     Flow { flow: String, answers: Vec<String> },

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! client 192.0.2.9 --- segment --- node 192.0.2.1 (pods p1, p2, p3 of 10.244.0.0/24, fd00:10:244::/64)
-//!                             \--- far  192.0.2.2 (r1 10.244.1.5, r2 10.244.1.6)
+//!                            | \--- far  192.0.2.2 (r1 10.244.1.5, r2 10.244.1.6)
+//! edge 198.51.100.9 ------ router 192.0.2.8, over which nothing longer than 1280 bytes passes
 //! ```
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,22 +18,24 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ipnet::IpNet;
 use serde_json::{Value, json};
-use skep_ebpf_loader::{DataPlane, LoadOptions, inspect::Inspector, tables::Tables};
+use skep_ebpf_loader::{DataPlane, LoadOptions};
 use skep_network::{NetworkConfig, Peer, PodAttachment, PodDataPath, PodNetwork, PodRequest};
-use skep_service_proxy::{ProxyConfig, ProxyMode, ProxyOptions, purge_rules, serve::ServeOptions};
+use skep_service_proxy::{HostPorts, ProxyConfig, ProxyMode, ProxyOptions, purge_rules, serve::ServeOptions};
 use skep_tests::{NetBox, Segment, cgroup::CgroupTree, succeed};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
 use crate::probe::{Running, Spot};
-use crate::script::{Check, Dial, Names, Options, Scenario, Step};
+use crate::script::{Names, Options, Scenario, Step};
 
 /// How long a change may take to have its effect.
-const PATIENCE: Duration = Duration::from_secs(8);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 const NODE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 const FAR: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 const CLIENT: [&str; 2] = ["192.0.2.9", "2001:db8::9"];
+const ROUTER: [&str; 2] = ["192.0.2.8", "2001:db8::8"];
+const EDGE: [&str; 2] = ["198.51.100.9", "2001:db8:51::9"];
 const FAR_PODS: [(&str, &str, &str); 2] =
     [("r1", "10.244.1.5", "fd00:10:244:1::5"), ("r2", "10.244.1.6", "fd00:10:244:1::6")];
 const POD_RANGES: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/56"];
@@ -48,21 +51,26 @@ const CLIENT_PORT: u16 = 7070;
 /// Everything that a back end's scenarios run in.
 pub(crate) struct World {
     // In the order of dropping: what runs inside first.
-    flows: BTreeMap<String, Running>,
+    pub(crate) flows: BTreeMap<String, Running>,
     servers: Vec<Running>,
     proxy: Option<Proxy>,
     mode: ProxyMode,
     options: Options,
     pods: BTreeMap<String, PodAttachment>,
     api: Api,
+    /// Pods' host ports as the node agent would tell them.
+    bound: BTreeMap<String, Value>,
+    host_ports: watch::Sender<Option<Arc<HostPorts>>>,
     config: NetworkConfig,
     data_plane: Option<Arc<DataPlane>>,
     cgroup: CgroupTree,
-    node: NetBox,
+    pub(crate) node: NetBox,
     far: NetBox,
     client: NetBox,
+    edge: NetBox,
+    _router: NetBox,
     _segment: Segment,
-    pins: PathBuf,
+    pub(crate) pins: PathBuf,
     dir: PathBuf,
 }
 
@@ -88,10 +96,12 @@ impl World {
     pub(crate) fn new(mode: ProxyMode) -> Result<Self> {
         let segment = Segment::new("wire")?;
         let (node, far, client) = (NetBox::new("node")?, NetBox::new("far")?, NetBox::new("client")?);
-        for (netbox, addresses) in [(&node, NODE), (&far, FAR), (&client, CLIENT)] {
+        let (router, edge) = (NetBox::new("router")?, NetBox::new("edge")?);
+        for (netbox, addresses) in [(&node, NODE), (&far, FAR), (&client, CLIENT), (&router, ROUTER)] {
             let [v4, v6] = addresses;
             segment.plug(netbox, &[format!("{v4}/24").parse()?, format!("{v6}/64").parse()?])?;
         }
+        narrow(&router, &edge, &[&node, &far])?;
         // The client is the way out, and the way of service addresses to the node.
         node.ip(&format!("route add default via {}", CLIENT[0]))?;
         node.ip(&format!("-6 route add default via {}", CLIENT[1]))?;
@@ -104,12 +114,9 @@ impl World {
             }
         }
         // Scenarios ask more often than the kernel likes to answer that there is nobody.
-        node.run(|| {
-            ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"]
-                .iter()
-                .try_for_each(|name| std::fs::write(format!("/proc/sys/net/{name}"), "0"))
-        })?
-        .context("lift the limit of ICMP errors")?;
+        for netbox in [&node, &router] {
+            sysctls(netbox, &[("ipv4/icmp_ratelimit", "0"), ("ipv6/icmp/ratelimit", "0")])?;
+        }
         for (_, v4, v6) in FAR_PODS {
             far.ip(&format!("address add {v4}/32 dev lo"))?;
             far.ip(&format!("-6 address add {v6}/128 dev lo nodad"))?;
@@ -126,12 +133,16 @@ impl World {
             options: Options::default(),
             pods,
             api: Api::new(),
+            bound: BTreeMap::new(),
+            host_ports: watch::Sender::new(Some(Arc::default())),
             config,
             data_plane,
             cgroup,
             node,
             far,
             client,
+            edge,
+            _router: router,
             _segment: segment,
             pins,
             dir,
@@ -159,7 +170,7 @@ impl World {
     }
 
     /// Where a name is.
-    fn spot(&self, name: &str) -> Result<Spot<'_>> {
+    pub(crate) fn spot(&self, name: &str) -> Result<Spot<'_>> {
         if let Some(pod) = name.strip_suffix("/wire") {
             // The programs of sockets are the cgroup's.
             return Ok(Spot { cgroup: None, ..self.spot(pod)? });
@@ -171,6 +182,7 @@ impl World {
             "node" => (&self.node, Some(&self.cgroup)),
             "client" => (&self.client, None),
             "far" => (&self.far, None),
+            "edge" => (&self.edge, None),
             _ => bail!("{name} is nobody here"),
         };
         // A path must outlive the spot; namespaces of boxes have fixed ones.
@@ -178,12 +190,13 @@ impl World {
         Ok(Spot { netns, cgroup })
     }
 
-    fn address(&self, name: &str, v6: bool) -> Result<IpAddr> {
+    pub(crate) fn address(&self, name: &str, v6: bool) -> Result<IpAddr> {
         let name = name.trim_end_matches("/wire");
         let text = match name {
             "node" => NODE[usize::from(v6)],
             "client" => CLIENT[usize::from(v6)],
             "far" => FAR[usize::from(v6)],
+            "edge" => EDGE[usize::from(v6)],
             _ => return Ok(self.pod(name, v6)?.0.parse()?),
         };
         Ok(text.parse()?)
@@ -191,6 +204,12 @@ impl World {
 
     /// Starts the proxy and waits until it serves what there is.
     fn start(&mut self, mode: ProxyMode, options: Options) -> Result<()> {
+        self.launch(mode, options)?;
+        self.settle()
+    }
+
+    /// Starts the proxy.
+    fn launch(&mut self, mode: ProxyMode, options: Options) -> Result<()> {
         let (cancel, settled) = (CancellationToken::new(), watch::Sender::new(None));
         let receiver = settled.subscribe();
         let data_plane = self.load(mode)?;
@@ -204,6 +223,7 @@ impl World {
             mode,
             node_addresses: NODE.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
             data_plane,
+            host_ports: self.host_ports.subscribe(),
             attach_uplinks: false,
             keep_source: ranges,
             cluster_cidrs: nets(&POD_RANGES)?,
@@ -233,19 +253,36 @@ impl World {
                 Ok(runtime.block_on(skep_service_proxy::run(api.client(), config, token))?)
             })?
         });
-        let proxy = Proxy { cancel, settled: receiver, thread };
+        self.mode = mode;
+        self.options = options;
+        self.proxy = Some(Proxy { cancel, settled: receiver, thread });
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE * 2;
-        while proxy.settled.borrow().is_none() {
+        while let Some(proxy) = self.proxy.take_if(|proxy| proxy.settled.borrow().is_none()) {
             if proxy.thread.is_finished() || Instant::now() > deadline {
                 proxy.stop().context("the proxy did not start")?;
                 bail!("the proxy does not settle");
             }
+            self.proxy = Some(proxy);
             thread::sleep(Duration::from_millis(20));
         }
-        self.mode = mode;
-        self.options = options;
-        self.proxy = Some(proxy);
-        self.route_services(mode.is_rules())
+        self.route_services(self.mode.is_rules())
+    }
+
+    /// Tells the proxy which ports of pods are bound.
+    fn tell_host_ports(&self) -> Result<()> {
+        let mut pods = Vec::new();
+        for (name, ports) in &self.bound {
+            let ips = [self.pod(name, false)?.0, self.pod(name, true)?.0].map(|ip| json!({"ip": ip}));
+            let pod = json!({"metadata": {"name": name, "namespace": "default"},
+                "spec": {"containers": [{"name": "c", "ports": ports}]}, "status": {"podIPs": ips}});
+            pods.push(Arc::new(serde_json::from_value(pod)?));
+        }
+        self.host_ports.send_replace(Some(Arc::new(HostPorts::of_pods(&pods))));
+        Ok(())
     }
 
     fn route_services(&self, by_stack: bool) -> Result<()> {
@@ -275,6 +312,8 @@ impl World {
             self.dump();
         }
         self.flows.clear();
+        self.bound.clear();
+        self.host_ports.send_replace(Some(Arc::default()));
         for resource in ["endpointslices", "services"] {
             for name in self.api.names(resource) {
                 self.api.delete(resource, &name);
@@ -282,7 +321,7 @@ impl World {
         }
         self.api.put("nodes", "n1", json!({"metadata": {"name": "n1"}, "status": {}}));
         if self.mode != mode || self.options != Options::default() {
-            self.restart(mode, Options::default())?;
+            self.restart(mode, Options::default(), false)?;
         }
         result
     }
@@ -299,11 +338,11 @@ impl World {
         println!("{text}");
     }
 
-    fn restart(&mut self, mode: ProxyMode, options: Options) -> Result<()> {
+    fn restart(&mut self, mode: ProxyMode, options: Options, blind: bool) -> Result<()> {
         if let Some(proxy) = self.proxy.take() {
             proxy.stop()?;
         }
-        self.start(mode, options)
+        if blind { self.launch(mode, options) } else { self.start(mode, options) }
     }
 
     fn step(&mut self, step: &Step) -> Result<()> {
@@ -329,7 +368,15 @@ impl World {
                 Some(mode) => mode.parse().map_err(|error| anyhow!("{error}"))?,
                 None => self.mode,
             };
-            self.restart(mode, restart.options.clone())?;
+            if restart.blind {
+                self.host_ports.send_replace(None);
+            }
+            self.restart(mode, restart.options.clone(), restart.blind)?;
+        }
+        if !step.bind.is_empty() {
+            self.bound.extend(step.bind.clone());
+            self.tell_host_ports()?;
+            self.settle()?;
         }
         if step.flush {
             succeed(self.node.command("nft").args(["flush", "ruleset"]))?;
@@ -341,115 +388,6 @@ impl World {
         }
         for check in &step.check {
             self.check(check)?;
-        }
-        Ok(())
-    }
-
-    /// Changes take their time: what does not hold yet is looked at again.
-    fn check(&mut self, check: &Check) -> Result<()> {
-        let patience = match check {
-            Check::Dial { patience, .. } => patience.map_or(PATIENCE, Duration::from_millis),
-            _ => PATIENCE,
-        };
-        let deadline = Instant::now() + patience;
-        loop {
-            let Err(error) = self.look(check) else { return Ok(()) };
-            if Instant::now() > deadline {
-                return Err(error);
-            }
-            thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    fn look(&mut self, check: &Check) -> Result<()> {
-        match check {
-            Check::Dial { from, to, answers, sees, sticky, count, gap, .. } => {
-                for from in from {
-                    let dial = Dial { from: from.clone(), to: to.clone() };
-                    let single = answers.len() == 1;
-                    let count = count.unwrap_or(if *sticky || single { 5 } else { 24 });
-                    self.look_at_dial(&dial, answers, sees.as_deref(), *sticky, (count, *gap))
-                        .with_context(|| format!("{from} to {to}"))?;
-                }
-                Ok(())
-            }
-            Check::Flow { flow, answers } => {
-                let answer = self.flows.get_mut(flow).context("no such flow")?.ask()?;
-                let name = answer.split(' ').next().unwrap_or_default();
-                ensure!(
-                    answers.iter().any(|wanted| wanted == name),
-                    "flow {flow}: {answer}, not {answers:?}"
-                );
-                Ok(())
-            }
-            Check::Flows { flows, answers } => flows.iter().try_for_each(|flow| {
-                self.look(&Check::Flow { flow: flow.clone(), answers: answers.clone() })
-            }),
-            Check::Get { get, status, body } => {
-                let (address, path) = get.split_once('/').context("ADDRESS/PATH")?;
-                let address = address.parse()?;
-                let reply = self.node.get(address, &format!("/{path}"), Duration::from_secs(2))?;
-                ensure!(reply.status == *status, "GET {get}: {} {}", reply.status, reply.text());
-                if let Some(body) = body {
-                    ensure!(reply.text().contains(body), "GET {get}: no {body:?} in {}", reply.text());
-                }
-                Ok(())
-            }
-            Check::Left { left } => left.iter().try_for_each(|mode| self.nothing_of(mode)),
-        }
-    }
-
-    /// That the kernel holds nothing of a mode.
-    fn nothing_of(&self, mode: &str) -> Result<()> {
-        match mode {
-            "nftables" => {
-                let rules = output_of(self.node.command("nft").args(["list", "tables"]));
-                ensure!(!rules.contains("skep-proxy"), "tables are left:\n{rules}");
-            }
-            "iptables" => {
-                let rules = output_of(&mut self.node.command("iptables-save"));
-                ensure!(!rules.contains("SKEP-"), "chains are left:\n{rules}");
-            }
-            "ebpf" => {
-                let tables = Inspector::new(&self.pins).tables()?;
-                ensure!(tables == Tables::default(), "tables are left:\n{tables}");
-                let links = Inspector::new(&self.pins).links()?;
-                let socket = links.iter().find(|link| link.name.contains("connect"));
-                ensure!(socket.is_none(), "a socket program is left: {socket:?}");
-            }
-            _ => bail!("no mode {mode}"),
-        }
-        Ok(())
-    }
-
-    fn look_at_dial(
-        &self,
-        dial: &Dial,
-        answers: &[String],
-        sees: Option<&str>,
-        sticky: bool,
-        (count, gap): (usize, u64),
-    ) -> Result<()> {
-        let (protocol, target) = parse_target(&dial.to)?;
-        // An ICMP error that comes while a connect is still at work counts for its second try only, a second later.
-        // Waiting for nothing is slow, and the kernel sends few ICMP errors a second: once is enough.
-        let (count, patience) = match answers {
-            [word] if word == "refused" || word == "dropped" => (1, 1500),
-            _ => (count, 500),
-        };
-        let lines = self.spot(&dial.from)?.dial(protocol, target, count, gap, patience)?;
-        let named: BTreeSet<&str> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
-        let wanted: BTreeSet<&str> = answers.iter().map(String::as_str).collect();
-        if sticky {
-            ensure!(named.len() == 1 && named.is_subset(&wanted), "{named:?} is not one of {wanted:?}");
-        } else {
-            ensure!(named == wanted, "{named:?}, not {wanted:?}");
-        }
-        if let Some(sees) = sees {
-            let name = if sees == "self" { dial.from.as_str() } else { sees };
-            let expected = self.address(name, target.starts_with('['))?.to_string();
-            let seen: BTreeSet<&str> = lines.iter().filter_map(|line| line.split(' ').nth(1)).collect();
-            ensure!(seen == [expected.as_str()].into(), "endpoints see {seen:?}, not {expected}");
         }
         Ok(())
     }
@@ -508,6 +446,41 @@ impl Drop for World {
     }
 }
 
+fn sysctls(netbox: &NetBox, values: &[(&str, &str)]) -> Result<()> {
+    let write = |(name, value): &(&str, &str)| std::fs::write(format!("/proc/sys/net/{name}"), value);
+    Ok(netbox.run(|| values.iter().try_for_each(write))??)
+}
+
+/// Puts a box behind a router that sends nothing longer than 1280 bytes on, and says so.
+fn narrow(router: &NetBox, edge: &NetBox, others: &[&NetBox]) -> Result<()> {
+    router.ip(&format!("link add down0 type veth peer name up0 netns {}", edge.name()))?;
+    for (netbox, link, last) in [(router, "down0", 1), (edge, "up0", 9)] {
+        netbox.ip(&format!("address add 198.51.100.{last}/24 dev {link}"))?;
+        netbox.ip(&format!("address add 2001:db8:51::{last}/64 dev {link} nodad"))?;
+        netbox.ip(&format!("link set {link} up"))?;
+    }
+    edge.ip("route add default via 198.51.100.1")?;
+    edge.ip("-6 route add default via 2001:db8:51::1")?;
+    sysctls(router, &[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
+    router.ip(&format!("route add {} dev down0 mtu lock 1280", EDGE[0]))?;
+    router.ip(&format!("-6 route add {} dev down0 mtu lock 1280", EDGE[1]))?;
+    for range in ["192.0.2.1/32", SERVICE_RANGES[0], "203.0.113.0/24"] {
+        let via =
+            if range.starts_with(NODE[0]) { "dev netport3".to_owned() } else { format!("via {}", NODE[0]) };
+        router.ip(&format!("route add {range} {via} mtu lock 1280"))?;
+    }
+    for range in ["2001:db8::1/128", SERVICE_RANGES[1], "2001:db8:113::/64"] {
+        let via =
+            if range.starts_with(NODE[1]) { "dev netport3".to_owned() } else { format!("via {}", NODE[1]) };
+        router.ip(&format!("-6 route add {range} {via} mtu lock 1280"))?;
+    }
+    for netbox in others {
+        netbox.ip(&format!("route add 198.51.100.0/24 via {}", ROUTER[0]))?;
+        netbox.ip(&format!("-6 route add 2001:db8:51::/64 via {}", ROUTER[1]))?;
+    }
+    Ok(())
+}
+
 fn options(mode: ProxyMode, cgroup: &CgroupTree, pins: &Path) -> Result<LoadOptions> {
     Ok(LoadOptions {
         pin_dir: pins.to_owned(),
@@ -547,11 +520,11 @@ async fn network(mode: ProxyMode, cgroup: &CgroupTree, pins: &Path, dir: &Path) 
     Ok((data_plane, config, pods))
 }
 
-fn parse_target(text: &str) -> Result<(&str, &str)> {
+pub(crate) fn parse_target(text: &str) -> Result<(&str, &str)> {
     text.split_once(' ').with_context(|| format!("{text:?} is not PROTOCOL ADDRESS:PORT"))
 }
 
-fn output_of(command: &mut std::process::Command) -> String {
+pub(crate) fn output_of(command: &mut std::process::Command) -> String {
     skep_tests::output(command)
         .map(|done| String::from_utf8_lossy(&done.stdout).into_owned())
         .unwrap_or_default()

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! informers -> source -> select (pure) -> desired tables of one service
+//! host ports of pods, from the node agent    -> desired tables of one pod
 //!           -> backend: ebpf    reconcile (pure): diff against what is in the maps, ids, order of writes
 //!                       rules   view, nftables | iptables (pure): fragments of text, diff, one script
 //!           -> run: writes, destroys sockets and stale UDP flows of backends that went, retries
 //! ```
 //! Tasks: one informer each for services, slices and the own node; one that owns the back end and does all
 //! writing; one for each health check, one for `/healthz` and one for `/metrics`. Input: stores and their change
-//! counters. Output: maps or rules, metrics, events.
+//! counters, and what the node agent says of its pods. Output: maps or rules, metrics, events.
 //!
 //! Invariants: nothing is pruned before every source has synced; every prefix of a plan's writes leaves each
 //! reachable address whole (a script of nft is one transaction); what failed stays on the list and is tried again; a
@@ -20,6 +21,7 @@ mod backend;
 mod desired;
 mod endpoints;
 mod error;
+mod host_ports;
 pub mod inspect;
 pub mod metrics;
 mod mode;
@@ -35,6 +37,7 @@ mod timeouts;
 pub use backend::{purge_rules, recorded_mode};
 pub use desired::{DesiredFrontend, DesiredSet, HealthCheck, NodeView, ServiceTables, service_tables};
 pub use error::{Error, Result};
+pub use host_ports::{BoundPod, HostPort, HostPorts};
 pub use mode::ProxyMode;
 pub use names::{BackendName, Scope, ServiceName, SetName};
 pub use options::{NodePortAddress, ProxyOptions, TimeoutOptions};

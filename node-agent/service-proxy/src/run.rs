@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::error::Result;
+use crate::host_ports::HostPorts;
 use crate::metrics::Metrics;
 use crate::mode::ProxyMode;
 use crate::options::ProxyOptions;
@@ -37,6 +38,8 @@ pub struct ProxyConfig {
     pub mode: ProxyMode,
     /// The data plane; without one the mode must be one of rules.
     pub data_plane: Option<Arc<DataPlane>>,
+    /// The pods with host ports, once they are known; nothing that they may want is removed before.
+    pub host_ports: watch::Receiver<Option<Arc<HostPorts>>>,
     /// Whether to attach the uplink programs to every interface with an address of the node.
     pub attach_uplinks: bool,
     /// Networks that pods reach under their own address; empty: no masquerading at all.

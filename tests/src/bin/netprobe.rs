@@ -40,6 +40,9 @@ enum Arguments {
         /// How long to wait for each answer.
         #[arg(long, default_value_t = 400)]
         milliseconds: u64,
+        /// How many bytes a question has; the answer has as many.
+        #[arg(long, default_value_t = 1)]
+        size: usize,
     },
     /// Asks once for each line of its standard input, over one connection.
     Flow {
@@ -64,13 +67,13 @@ enum Protocol {
 fn main() -> Result<()> {
     match Arguments::parse() {
         Arguments::Serve { name, ports, at } => serve(&name, &ports, &at),
-        Arguments::Dial { protocol, target, count, gap, milliseconds } => {
+        Arguments::Dial { protocol, target, count, gap, milliseconds, size } => {
             for number in 0..count {
                 if number > 0 {
                     thread::sleep(Duration::from_millis(gap));
                 }
                 let answer = match Flow::open(protocol, target, Duration::from_millis(milliseconds)) {
-                    Ok(mut flow) => flow.ask(),
+                    Ok(mut flow) => flow.ask(size),
                     Err(error) => word(&error),
                 };
                 println!("{answer}");
@@ -81,7 +84,7 @@ fn main() -> Result<()> {
             let mut flow = Flow::open(protocol, target, Duration::from_millis(milliseconds))?;
             for line in std::io::stdin().lines() {
                 line?;
-                println!("{}", flow.ask());
+                println!("{}", flow.ask(1));
             }
             Ok(())
         }
@@ -109,10 +112,10 @@ fn serve(name: &str, ports: &[u16], at: &[IpAddr]) -> Result<()> {
         });
         let udp_name = name.to_owned();
         thread::spawn(move || {
-            let mut buffer = [0; 64];
-            while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+            let mut buffer = vec![0; 1 << 16];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
                 // Who went meanwhile does not matter.
-                let _ = socket.send_to(format!("{udp_name} {}", plain(from.ip())).as_bytes(), from);
+                let _ = socket.send_to(answer(&udp_name, from, length).as_bytes(), from);
             }
         });
     }
@@ -126,12 +129,19 @@ fn serve(name: &str, ports: &[u16], at: &[IpAddr]) -> Result<()> {
 fn answer_stream(stream: &TcpStream, name: &str) {
     let Ok(from) = stream.peer_addr() else { return };
     let mut lines = BufReader::new(stream).lines();
-    while let Some(Ok(_)) = lines.next() {
+    while let Some(Ok(question)) = lines.next() {
         let mut stream = stream;
-        if writeln!(stream, "{name} {}", plain(from.ip())).is_err() {
+        if writeln!(stream, "{}", answer(name, from, question.len())).is_err() {
             return;
         }
     }
+}
+
+/// Who answers whom, as long as the question was.
+fn answer(name: &str, from: SocketAddr, length: usize) -> String {
+    let mut answer = format!("{name} {}", plain(from.ip()));
+    answer.extend(std::iter::repeat_n(' ', length.saturating_sub(answer.len())));
+    answer
 }
 
 enum Flow {
@@ -161,20 +171,23 @@ impl Flow {
         }
     }
 
-    /// The answer, or a word for why there is none.
-    fn ask(&mut self) -> String {
+    /// The answer to a question of `size` bytes, or a word for why there is none.
+    fn ask(&mut self, size: usize) -> String {
+        let question = "?".repeat(size);
         let asked = match self {
-            Self::Tcp(stream) => stream.get_mut().write_all(b"?\n").and_then(|()| {
-                let mut line = String::new();
-                stream.read_line(&mut line).map(|_| line)
-            }),
-            Self::Udp(socket) => socket.send(b"?").and_then(|_| {
-                let mut buffer = [0; 256];
+            Self::Tcp(stream) => {
+                stream.get_mut().write_all(format!("{question}\n").as_bytes()).and_then(|()| {
+                    let mut line = String::new();
+                    stream.read_line(&mut line).map(|_| line)
+                })
+            }
+            Self::Udp(socket) => socket.send(question.as_bytes()).and_then(|_| {
+                let mut buffer = vec![0; 1 << 16];
                 let length = socket.recv(&mut buffer)?;
                 Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
             }),
-            Self::UdpEach(socket, target) => socket.send_to(b"?", *target).and_then(|_| {
-                let mut buffer = [0; 256];
+            Self::UdpEach(socket, target) => socket.send_to(question.as_bytes(), *target).and_then(|_| {
+                let mut buffer = vec![0; 1 << 16];
                 let (length, from) = socket.recv_from(&mut buffer)?;
                 // Whoever answers must look like the one who was asked.
                 if from == *target {

@@ -50,7 +50,7 @@ impl fmt::Display for UnitName {
 pub(crate) enum Place {
     /// A cluster IP.
     Cluster(IpAddr),
-    /// An external or load balancer's IP.
+    /// An external or load balancer's IP, or the address of the node that a pod's host port is bound at.
     Outside(IpAddr),
     /// Every address of the node.
     Node,
@@ -127,6 +127,11 @@ pub(crate) fn units(tables: &ServiceTables) -> Vec<Unit<'_>> {
     }
     for (key, value) in &tables.frontends {
         let address: IpAddr = key.addr.into();
+        let is_host_port = value.flags & frontend::KIND_MASK == frontend::HOST_PORT;
+        if is_host_port && address.is_ipv6() && address.is_loopback() {
+            // The kernel sends nothing from ::1 to elsewhere, whatever the destination becomes.
+            continue;
+        }
         let place = match value.flags & frontend::KIND_MASK {
             frontend::CLUSTER_IP => Place::Cluster(address),
             frontend::NODE_PORT => Place::Node,

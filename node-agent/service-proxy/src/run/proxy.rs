@@ -17,6 +17,7 @@ use crate::addresses::node_addresses;
 use crate::backend::{self, Backend, Synced};
 use crate::desired::{NodeView, ServiceTables, service_tables};
 use crate::error::{Error, Result};
+use crate::host_ports::host_port_tables;
 use crate::metrics::PolicyLabels;
 use crate::names::ServiceName;
 use crate::serve::{Health, HealthChecks};
@@ -203,6 +204,7 @@ impl Proxy {
         if work.all {
             self.look_at_node()?;
             names.extend(self.sources.services.list().iter().map(|service| service_name(service)));
+            names.extend(self.sources.bound().names().cloned());
             names.extend(self.backend.services());
         }
         let mut refused = BTreeMap::new();
@@ -259,6 +261,9 @@ impl Proxy {
     }
 
     fn tables_of(&self, name: &ServiceName) -> Option<ServiceTables> {
+        if let Some(pod) = self.sources.bound().get(name) {
+            return Some(host_port_tables(name, pod, &self.node));
+        }
         let service = self.sources.services.get(&name.namespace, &name.name)?;
         Some(service_tables(&service, &self.sources.slices.indexed(&name.to_string()), &self.node))
     }

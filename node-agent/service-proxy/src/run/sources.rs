@@ -1,15 +1,18 @@
-//! Where changes come from: the informers, and the services that each of their changes concerns.
+//! Where changes come from: the informers, and the services that each of their changes concerns; and the host ports
+//! of pods, of which the node agent tells.
 
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use skep_client::{Client, Informer, ListParams, Store};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::ProxyConfig;
 use super::dirty::Dirty;
+use crate::host_ports::HostPorts;
 use crate::names::ServiceName;
 
 /// The label that names a slice's service.
@@ -23,6 +26,7 @@ pub(super) struct Sources {
     pub(super) services: Store<Service>,
     pub(super) slices: Store<EndpointSlice>,
     pub(super) nodes: Store<Node>,
+    host_ports: watch::Receiver<Option<Arc<HostPorts>>>,
     pub(super) dirty: Arc<Dirty>,
 }
 
@@ -68,13 +72,37 @@ impl Sources {
                 }
             })
             .spawn(tracker, cancel.clone());
-        Self { services, slices, nodes, dirty }
+        let (host_ports, changed) = (config.host_ports.clone(), Arc::clone(&dirty));
+        tracker.spawn(cancel.clone().run_until_cancelled_owned(follow(host_ports.clone(), changed)));
+        Self { services, slices, nodes, host_ports, dirty }
     }
 
     pub(super) async fn synced(&self) {
         self.services.synced().await;
         self.slices.synced().await;
         self.nodes.synced().await;
+        // An agent that ends without a word leaves the tables as they are.
+        if self.host_ports.clone().wait_for(Option::is_some).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The pods with host ports; none before they are known.
+    pub(super) fn bound(&self) -> Arc<HostPorts> {
+        self.host_ports.borrow().clone().unwrap_or_default()
+    }
+}
+
+/// Notes pods whose host ports change.
+async fn follow(mut host_ports: watch::Receiver<Option<Arc<HostPorts>>>, dirty: Arc<Dirty>) {
+    let mut before = Arc::<HostPorts>::default();
+    loop {
+        let now = host_ports.borrow_and_update().clone().unwrap_or_default();
+        now.changed(&before).for_each(|name| dirty.add(name.clone(), None));
+        before = now;
+        if host_ports.changed().await.is_err() {
+            return;
+        }
     }
 }
 
