@@ -36,7 +36,7 @@ pub enum Counter {
     Rejected = 14,
     /// Flows that ended and were collected.
     FlowsCollected = 15,
-    /// Dropped: a fragment without ports to a service.
+    /// Dropped: a later fragment to a service, of no flow.
     DropFragment = 16,
     /// Too big for its way: the sender was told so.
     TooBig = 17,
@@ -44,11 +44,13 @@ pub enum Counter {
     DropNoTunnel = 18,
     /// Dropped: it came through the tunnel from a node that does not have its source.
     DropTunnelSource = 19,
+    /// Fragments that came before the first of their datagram, and were held for it.
+    FragmentHeld = 20,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 20;
+    pub const COUNT: u32 = 21;
 
     /// All of them with their names in metrics and tables.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -72,6 +74,7 @@ impl Counter {
         (Self::TooBig, "too_big"),
         (Self::DropNoTunnel, "drop_no_tunnel"),
         (Self::DropTunnelSource, "drop_tunnel_source"),
+        (Self::FragmentHeld, "fragment_held"),
     ];
 }
 

@@ -20,12 +20,15 @@
 pub mod address;
 pub mod conntrack;
 pub mod counter;
+pub mod crc32c;
 pub mod flow;
+pub mod fragment;
 pub mod hash;
 pub mod maglev;
 pub mod node;
 mod plain;
 pub mod service;
+pub mod sum;
 pub mod tcp;
 pub mod tunnel;
 

@@ -279,6 +279,15 @@ impl DataPlane {
         Ok(TestRun { verdict: ran.verdict, packet: ran.packet, nanoseconds: ran.duration })
     }
 
+    /// How many instructions the kernel's verifier looked at for each program; it gives up at a million. None where the
+    /// kernel does not tell (before 5.16).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn verified(&self) -> Result<Vec<(String, Option<u32>)>> {
+        self.programs().verified()
+    }
+
     /// The cgroup the socket programs are attached at.
     pub fn cgroup(&self) -> &Path {
         &self.cgroup

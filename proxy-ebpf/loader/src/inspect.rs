@@ -149,9 +149,12 @@ impl Inspector {
         let mut values = vec![0; possible_processors()?];
         let mut counters = Vec::new();
         for (counter, name) in Counter::ALL {
-            sys::map_get_per_cpu(map.as_fd(), counter as u32, &mut values)
-                .map_err(Error::on("reading counters"))?;
-            counters.push((name, values.iter().sum()));
+            match sys::map_get_per_cpu(map.as_fd(), counter as u32, &mut values) {
+                Ok(()) => counters.push((name, values.iter().sum())),
+                // A map that an older build has pinned counts less.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => counters.push((name, 0)),
+                Err(error) => return Err(Error::kernel("reading counters", error)),
+            }
         }
         Ok(counters)
     }

@@ -79,6 +79,9 @@ impl Programs {
         let has_collect = kernel >= KernelVersion::new(5, 13, 0);
         let mut loader = EbpfLoader::new();
         loader.override_global("HAS_SET_RETVAL", &has_set_retval, true);
+        // Older kernels do not tell; the programs then take the machine's first namespace for the node's.
+        let namespace = crate::sys::netns_cookie().unwrap_or(0);
+        loader.override_global("NODE_NETNS", &namespace, true);
         for name in PINNED_MAPS {
             loader.map_pin_path(name, maps.join(name));
         }
@@ -107,6 +110,28 @@ impl Programs {
     pub(crate) fn fd(&self, name: &'static str) -> Result<BorrowedFd<'_>> {
         let program = self.object.program(name).ok_or(Error::MissingProgram(name))?;
         Ok(program.fd().map_err(|error| refused(name, error))?.as_fd())
+    }
+
+    /// How many instructions the verifier looked at, program by program; none before 5.16.
+    pub(crate) fn verified(&self) -> Result<Vec<(String, Option<u32>)>> {
+        let mut verified = Vec::new();
+        for (name, program) in self.object.programs() {
+            let info = match program {
+                Program::CgroupSockAddr(program) => program.info(),
+                Program::CgroupSock(program) => program.info(),
+                Program::SchedClassifier(program) => program.info(),
+                Program::Xdp(program) => program.info(),
+                _ => continue,
+            };
+            match info {
+                Ok(info) => verified.push((name.to_owned(), info.verified_instruction_count())),
+                // Not for this kernel.
+                Err(ProgramError::NotLoaded) => {}
+                Err(error) => return Err(Error::Object(Box::new(error.into()))),
+            }
+        }
+        verified.sort();
+        Ok(verified)
     }
 
     /// The object, for the fallback that attaches through it.

@@ -2,24 +2,25 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
+use skep_ebpf_abi::Addr;
 use skep_ebpf_abi::conntrack::{Direction, advance, reopens};
 use skep_ebpf_abi::counter::Counter;
 use skep_ebpf_abi::flow::{Flow, FlowKey, Tuple, kind};
 use skep_ebpf_abi::hash::scale;
 use skep_ebpf_abi::node::NodeConfig;
-use skep_ebpf_abi::{Addr, SCTP};
 
 use crate::count::count;
-use crate::maps::{FLOW_INDEX, FLOWS, NODE, SCRATCH};
+use crate::maps::{FLOW_INDEX, FLOWS, NODE};
 use crate::packet::Packet;
 use crate::select::now;
+use crate::work::{Work, settled};
 
 /// A packet's relation to the flows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// It goes to the backend and must become what was found.
+    /// It goes to the backend and must become what `work.to` says.
     Forward,
-    /// It goes to the client and must become what was found.
+    /// It goes to the client and must become what `work.to` says.
     Reply,
     /// It already has the form it should have here.
     AsIs,
@@ -28,20 +29,22 @@ pub enum Found {
 }
 
 const TRIES: u32 = 24;
-const EEXIST: i32 = -17;
+/// The error of an insertion that found the key taken.
+pub const EEXIST: i32 = -17;
 
-/// Looks a packet up and notes that it was seen; `to` is what it must become. What a function of its own returns must
-/// be a number or a pointer into a map: the verifier does not accept a pointer to the stack, which is what is left
-/// in the register of a function that returns something larger.
+/// Looks a packet up and notes that it was seen. What a function of its own returns must be a number or a pointer into
+/// a map: the verifier does not accept a pointer to the stack, which is what is left in the register of a function that
+/// returns something larger.
 #[inline(never)]
-pub fn find(packet: &Packet, to: &mut Tuple) -> Found {
+pub fn find(work: &mut Work) -> Found {
+    let packet = &work.packet;
     let key = FlowKey::new(&packet.tuple, packet.protocol);
     if let Some(flow) = FLOWS.get_ptr_mut(key) {
         // SAFETY: map values stay mapped while the program runs; racing writers store whole words.
         let flow = unsafe { &mut *flow };
         if same(&packet.tuple, &flow.inner.reversed()) {
             touch(flow, packet, Direction::Reply);
-            *to = flow.outer.reversed();
+            work.to = flow.outer.reversed();
             return Found::Reply;
         }
         return Found::AsIs;
@@ -62,7 +65,7 @@ pub fn find(packet: &Packet, to: &mut Tuple) -> Found {
         return Found::Unknown;
     }
     touch(flow, packet, Direction::Forward);
-    *to = flow.inner;
+    work.to = flow.inner;
     Found::Forward
 }
 
@@ -113,12 +116,10 @@ pub struct Plan {
     pub kind: u8,
 }
 
-/// Opens a flow; the tuple is what the packet becomes, valid until the next flow is opened. Counts why there is none.
+/// Opens a flow; `work.to` is what the packet becomes. Counts why there is none.
 #[inline(never)]
-pub fn open(packet: &Packet, plan: &Plan) -> Option<&'static Tuple> {
-    let flow = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: this processor's own value, and the program is not preempted.
-    let flow = unsafe { &mut *flow };
+pub fn open(work: &mut Work, plan: &Plan) -> bool {
+    let Work { packet, flow, to, key, .. } = work;
     flow.outer = packet.tuple;
     flow.inner = Tuple {
         src: if plan.source.is_unspecified() { packet.tuple.src } else { plan.source },
@@ -131,25 +132,26 @@ pub fn open(packet: &Packet, plan: &Plan) -> Option<&'static Tuple> {
     flow.state = advance(0, packet.protocol, Direction::Forward, packet.tcp_flags);
     flow.kind = plan.kind;
     flow.zero = [0; 2];
-    if let Err(reason) = reserve(flow, packet, plan) {
+    let flow = settled(flow);
+    if let Err(reason) = reserve(flow, key, packet, plan) {
         count(reason);
-        return None;
+        return false;
     }
 
     let outer_key = FlowKey::new(&flow.outer, packet.protocol);
-    let inner_key = FlowKey::new(&flow.inner, packet.protocol);
-    if FLOW_INDEX.insert(outer_key, inner_key, 0).is_err() {
-        let _ = FLOWS.remove(inner_key);
+    if FLOW_INDEX.insert(outer_key, &*key, 0).is_err() {
+        let _ = FLOWS.remove(&*key);
         count(Counter::DropFlowsFull);
-        return None;
+        return false;
     }
-    Some(&flow.inner)
+    *to = flow.inner;
+    true
 }
 
 /// Inserts the flow under a key that nobody has, by changing the source port as often as it takes. The insertion is
 /// the reservation: two processors cannot both win.
 #[inline(always)]
-fn reserve(flow: &mut Flow, packet: &Packet, plan: &Plan) -> Result<(), Counter> {
+fn reserve(flow: &mut Flow, key: &mut FlowKey, packet: &Packet, plan: &Plan) -> Result<(), Counter> {
     let (min, max) = match node() {
         Some(node) => (node.port_min, node.port_max),
         None => (0, 0),
@@ -157,26 +159,19 @@ fn reserve(flow: &mut Flow, packet: &Packet, plan: &Plan) -> Result<(), Counter>
     for attempt in 0..TRIES {
         // Ports of a foreign source always move into the range that the node's own sockets keep out of.
         if attempt > 0 || !plan.source.is_unspecified() {
-            if packet.protocol == SCTP {
-                // The port cannot change, see `rewrite`.
-                if attempt > 0 {
-                    return Err(Counter::DropNoPort);
-                }
-            } else {
-                if min == 0 || min >= max {
-                    return Err(Counter::DropNoPort);
-                }
-                // SAFETY: the helper has no preconditions.
-                let port = min + scale(unsafe { bpf_get_prandom_u32() }, max - min + 1);
-                flow.inner.src_port_be = (port as u16).to_be();
-                flow.kind |= kind::SOURCE;
+            if min == 0 || min >= max {
+                return Err(Counter::DropNoPort);
             }
+            // SAFETY: the helper has no preconditions.
+            let port = min + scale(unsafe { bpf_get_prandom_u32() }, max - min + 1);
+            flow.inner.src_port_be = (port as u16).to_be();
+            flow.kind |= kind::SOURCE;
         }
         if packet.protocol == skep_ebpf_abi::ICMP || packet.protocol == skep_ebpf_abi::ICMP_V6 {
             flow.inner.dst_port_be = flow.inner.src_port_be;
         }
-        let key = FlowKey::new(&flow.inner, packet.protocol);
-        match FLOWS.insert(key, &*flow, u64::from(BPF_NOEXIST)) {
+        *key = FlowKey::new(&flow.inner, packet.protocol);
+        match FLOWS.insert(&*settled(key), &*flow, u64::from(BPF_NOEXIST)) {
             Ok(()) => return Ok(()),
             Err(error) if error == EEXIST => {}
             Err(_) => return Err(Counter::DropFlowsFull),

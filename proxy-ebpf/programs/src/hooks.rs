@@ -9,20 +9,23 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::TcContext;
 use skep_ebpf_abi::Addr;
 use skep_ebpf_abi::counter::Counter;
-use skep_ebpf_abi::flow::{Tuple, kind};
+use skep_ebpf_abi::flow::kind;
 use skep_ebpf_abi::node::{endpoint, flags};
-use skep_ebpf_abi::service::{AffinityKey, Frontend, FrontendKey, SourceRange, frontend, set};
+use skep_ebpf_abi::service::{AffinityKey, Frontend, FrontendKey, set};
 
 use crate::count::count;
 use crate::flows::{Found, Plan, find, node, node_source, open, same_addr};
+use crate::fragment::{self, Later};
 use crate::icmp;
-use crate::maps::{FRONTENDS, KEEP_SOURCE, SOURCE_RANGES};
+use crate::maps::{FRONTENDS, KEEP_SOURCE};
 use crate::packet::{Content, Packet, parse};
+use crate::refuse::refuse;
 use crate::rewrite::rewrite;
 use crate::route::{deliver, local, to_pod};
-use crate::select::{Choice, choose};
+use crate::select::{Choice, choose, may_come};
 use crate::skb::Skb;
 use crate::tunnel::source_towards;
+use crate::work::{Work, settled};
 
 /// Where a packet enters.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,40 +47,69 @@ fn drop(reason: Counter) -> i32 {
 /// What comes into the node.
 #[inline(always)]
 pub fn ingress(skb: Skb, origin: Origin) -> i32 {
-    let Some(packet) = parse(skb) else { return TC_ACT_OK };
-    match packet.content {
+    let Some(work) = parse(skb) else { return TC_ACT_OK };
+    match work.packet.content {
         Content::Flow => {}
-        Content::IcmpError => return icmp::error(skb, packet),
-        Content::Fragment | Content::Other => return TC_ACT_OK,
-    }
-    let mut to = Tuple::default();
-    match find(packet, &mut to) {
-        found @ (Found::Forward | Found::Reply) => {
-            if rewrite(skb, packet, &to).is_err() {
-                return drop(Counter::DropRewrite);
-            }
-            count(if found == Found::Reply { Counter::PacketReply } else { Counter::PacketTranslated });
-            return deliver(skb, packet, &to);
+        Content::IcmpError => {
+            return match icmp::error(skb, work) {
+                icmp::TRANSLATED => deliver(skb, work),
+                verdict => verdict,
+            };
         }
-        Found::AsIs => return untouched(skb, packet, origin),
+        Content::Fragment => match fragment::later(skb, &mut work.packet) {
+            Later::Known => {}
+            Later::Held => return TC_ACT_SHOT,
+            Later::Unknown => return TC_ACT_OK,
+        },
+        Content::Other => return TC_ACT_OK,
+    }
+    let work = settled(work);
+    let verdict = flow(skb, work, origin);
+    if work.packet.first_fragment {
+        fragment::first(skb, work);
+    }
+    verdict
+}
+
+/// A packet with ports.
+#[inline(always)]
+fn flow(skb: Skb, work: &mut Work, origin: Origin) -> i32 {
+    match find(work) {
+        Found::Forward => return send(skb, work, Counter::PacketTranslated),
+        Found::Reply => return send(skb, work, Counter::PacketReply),
+        Found::AsIs => return untouched(skb, &work.packet, origin),
         Found::Unknown => {}
     }
+    let packet = &work.packet;
     let key = FrontendKey::new(packet.tuple.dst, packet.tuple.dst_port_be, packet.protocol);
     // SAFETY: the value is only read.
-    if let Some(frontend) = unsafe { FRONTENDS.get(key) } {
-        let mut plan = Plan::default();
+    let frontend = unsafe { FRONTENDS.get(key) };
+    if packet.content == Content::Fragment {
+        // Its first fragment opened no flow.
+        return if frontend.is_some() { drop(Counter::DropFragment) } else { untouched(skb, packet, origin) };
+    }
+    let mut plan = Plan::default();
+    if let Some(frontend) = frontend {
         return match balance(packet, frontend, origin, &mut plan) {
-            PLANNED => send_new(skb, packet, &plan, Counter::PacketTranslated),
+            PLANNED => send_new(skb, work, &plan, Counter::PacketTranslated),
+            NOBODY => refuse(skb, work),
             verdict => verdict,
         };
     }
-    if origin == Origin::Pod
-        && leaves_cluster(packet)
-        && let Some(plan) = masquerade(packet)
-    {
-        return send_new(skb, packet, &plan, Counter::Masqueraded);
+    if origin == Origin::Pod && leaves_cluster(packet) && masquerade(packet, &mut plan) {
+        return send_new(skb, work, &plan, Counter::Masqueraded);
     }
     untouched(skb, packet, origin)
+}
+
+/// Makes the packet what it is to become, and sends it there.
+#[inline(never)]
+fn send(skb: Skb, work: &Work, counter: Counter) -> i32 {
+    if rewrite(skb, work) != 0 {
+        return drop(Counter::DropRewrite);
+    }
+    count(counter);
+    deliver(skb, work)
 }
 
 /// A packet that is not ours to change: between pods it still takes the short way.
@@ -102,23 +134,25 @@ fn through_stack() -> bool {
     }
 }
 
-/// The verdict on a packet that has none yet.
+/// The packet has no verdict yet: a flow is to be opened.
 const PLANNED: i32 = -2;
+/// The packet has no verdict yet: its sender is to be told that nobody serves.
+const NOBODY: i32 = -3;
 
 /// What becomes of the first packet of a flow to a service, or the verdict on it.
 #[inline(never)]
 fn balance(packet: &Packet, frontend: &Frontend, origin: Origin, plan: &mut Plan) -> i32 {
     let outside = origin == Origin::Outside;
     let set_id = if outside { frontend.external_set } else { frontend.internal_set };
-    if outside && frontend.flags & frontend::SOURCE_RANGES != 0 && !allowed(frontend.external_set, packet) {
+    if !may_come(frontend, &packet.tuple.src) {
         return drop(Counter::DropSourceRange);
     }
     // SAFETY: the helper has no preconditions.
     let entropy = unsafe { bpf_get_prandom_u32() };
     let (backend, target) = match choose(set_id, &AffinityKey::address(packet.tuple.src, set_id), entropy) {
         Choice::Backend(id, backend) => (id, backend),
-        Choice::Empty(set_flags) => return refuse(packet, frontend, set_flags),
-        Choice::Broken => return drop(Counter::DropNoBackend),
+        Choice::Empty(set_flags) if set_flags & set::DROP_WHEN_EMPTY == 0 => return NOBODY,
+        Choice::Empty(_) | Choice::Broken => return drop(Counter::DropNoBackend),
     };
     let hairpin = same_addr(&target.addr, &packet.tuple.src);
     // Answers come back by themselves from this node's pods and to this node's pods; only a foreign client of a
@@ -143,39 +177,8 @@ fn balance(packet: &Packet, frontend: &Frontend, origin: Origin, plan: &mut Plan
 }
 
 #[inline(always)]
-fn send_new(skb: Skb, packet: &Packet, plan: &Plan, counter: Counter) -> i32 {
-    match open(packet, plan) {
-        Some(to) => {
-            if rewrite(skb, packet, to).is_err() {
-                return drop(Counter::DropRewrite);
-            }
-            count(counter);
-            deliver(skb, packet, to)
-        }
-        None => TC_ACT_SHOT,
-    }
-}
-
-#[inline(always)]
-fn refuse(packet: &Packet, frontend: &Frontend, set_flags: u32) -> i32 {
-    // On an address of the node nothing listens, and the range of cluster IPs has an "unreachable" route: the kernel
-    // itself answers with a reset or an ICMP error. Any other address it would send on.
-    let is_own = match local(&packet.tuple.dst) {
-        Some(place) => place.flags & endpoint::HOST != 0,
-        None => false,
-    };
-    let is_answered = is_own || frontend.flags & frontend::KIND_MASK == frontend::CLUSTER_IP;
-    if set_flags & set::DROP_WHEN_EMPTY == 0 && is_answered {
-        count(Counter::Rejected);
-        return TC_ACT_OK;
-    }
-    drop(Counter::DropNoBackend)
-}
-
-#[inline(always)]
-fn allowed(set: u32, packet: &Packet) -> bool {
-    let key = Key::new(SourceRange::LOOKUP_BITS, SourceRange { set, addr: packet.tuple.src });
-    SOURCE_RANGES.get(&key).is_some()
+fn send_new(skb: Skb, work: &mut Work, plan: &Plan, counter: Counter) -> i32 {
+    if open(work, plan) { send(skb, work, counter) } else { TC_ACT_SHOT }
 }
 
 /// Whether a pod's packet goes where pod addresses mean nothing.
@@ -190,16 +193,18 @@ fn leaves_cluster(packet: &Packet) -> bool {
         && KEEP_SOURCE.get(&Key::new(128, packet.tuple.dst)).is_none()
 }
 
+/// Whether there is an address of the node to be given.
 #[inline(always)]
-fn masquerade(packet: &Packet) -> Option<Plan> {
-    let source = node_source(packet.v4)?;
-    Some(Plan {
+fn masquerade(packet: &Packet, plan: &mut Plan) -> bool {
+    let Some(source) = node_source(packet.v4) else { return false };
+    *plan = Plan {
         dst: packet.tuple.dst,
         dst_port_be: packet.tuple.dst_port_be,
         source,
         backend: 0,
         kind: kind::SOURCE,
-    })
+    };
+    true
 }
 
 /// From outside into the node.
@@ -218,15 +223,29 @@ pub fn skep_pod_in(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn skep_host_out(ctx: TcContext) -> i32 {
     let skb = Skb { raw: ctx.skb.skb };
-    let Some(packet) = parse(skb) else { return TC_ACT_OK };
-    match packet.content {
+    let Some(work) = parse(skb) else { return TC_ACT_OK };
+    match work.packet.content {
         Content::Flow => {}
-        Content::IcmpError => return icmp::error_out(skb, packet),
-        Content::Fragment | Content::Other => return TC_ACT_OK,
+        Content::IcmpError => {
+            return match icmp::error(skb, work) {
+                icmp::TRANSLATED => TC_ACT_OK,
+                verdict => verdict,
+            };
+        }
+        // The node sends its fragments in order.
+        Content::Fragment => {
+            if !fragment::look_up(&mut work.packet) {
+                return TC_ACT_OK;
+            }
+        }
+        Content::Other => return TC_ACT_OK,
     }
-    let mut to = Tuple::default();
-    if find(packet, &mut to) == Found::Reply {
-        if rewrite(skb, packet, &to).is_err() {
+    let work = settled(work);
+    if work.packet.first_fragment {
+        fragment::note(&work.packet);
+    }
+    if find(work) == Found::Reply {
+        if rewrite(skb, work) != 0 {
             return drop(Counter::DropRewrite);
         }
         count(Counter::PacketReply);

@@ -3,11 +3,7 @@
 //! An error quotes the packet it is about, which travelled the other way. The quoted addresses and ports are turned
 //! into those that the receiver of the error knows, and the error itself is sent to that receiver.
 
-#![allow(missing_docs)] // The macro generates an undocumented item beside each documented one.
-
 use aya_ebpf::bindings::{BPF_F_PSEUDO_HDR, TC_ACT_OK, TC_ACT_SHOT};
-use aya_ebpf::macros::map;
-use aya_ebpf::maps::PerCpuArray;
 use skep_ebpf_abi::ICMP;
 use skep_ebpf_abi::counter::Counter;
 use skep_ebpf_abi::flow::{FlowKey, Tuple};
@@ -17,68 +13,45 @@ use crate::flows::{same, same_addr};
 use crate::maps::{FLOW_INDEX, FLOWS};
 use crate::packet::{Content, Packet, parse_quoted};
 use crate::rewrite::{address_difference, write_addresses};
-use crate::route::deliver;
 use crate::skb::{Refused, Skb};
+use crate::work::{Work, settled};
 
-/// The new form of the quoted packet and of the error's own addresses.
-struct Turned {
-    quoted: Tuple,
-    error: Tuple,
-}
+/// The error was translated; whoever asked sends it on.
+pub const TRANSLATED: i32 = -1;
 
-/// Where it is kept: too large for the stack.
-#[map(name = "turned")]
-static TURNED: PerCpuArray<Turned> = PerCpuArray::with_max_entries(1, 0);
-
-/// Handles an error that enters the node.
+/// Translates an error. The verdict of one that was not, or [`TRANSLATED`].
 #[inline(never)]
-pub fn error(skb: Skb, packet: &Packet) -> i32 {
-    let Some(quoted) = quoted_flow(skb, packet) else { return TC_ACT_OK };
-    let Some(turned) = turn(packet, quoted) else { return TC_ACT_OK };
-    if apply(skb, packet, quoted, turned).is_err() {
+pub fn error(skb: Skb, work: &mut Work) -> i32 {
+    let Some(work) = parse_quoted(skb, work) else { return TC_ACT_OK };
+    if work.quoted.content != Content::Flow || turn(work).is_none() {
+        return TC_ACT_OK;
+    }
+    if apply(skb, settled(work)).is_err() {
         count(Counter::DropRewrite);
         return TC_ACT_SHOT;
     }
     count(Counter::IcmpTranslated);
-    deliver(skb, packet, &turned.error)
+    TRANSLATED
 }
 
-/// Handles an error that the node itself sends, for example a backend in the host's namespace.
+/// Finds the new form of the quoted packet and of the error's own addresses.
 #[inline(always)]
-pub fn error_out(skb: Skb, packet: &Packet) -> i32 {
-    let Some(quoted) = quoted_flow(skb, packet) else { return TC_ACT_OK };
-    let Some(turned) = turn(packet, quoted) else { return TC_ACT_OK };
-    if apply(skb, packet, quoted, turned).is_err() {
-        count(Counter::DropRewrite);
-        return TC_ACT_SHOT;
-    }
-    count(Counter::IcmpTranslated);
-    TC_ACT_OK
-}
-
-#[inline(always)]
-fn quoted_flow(skb: Skb, packet: &Packet) -> Option<&'static Packet> {
-    let quoted = parse_quoted(skb, packet.l4 + 8, packet.v4)?;
-    if quoted.content == Content::Flow { Some(quoted) } else { None }
-}
-
-#[inline(never)]
-fn turn(packet: &Packet, quoted: &Packet) -> Option<&'static Turned> {
-    let turned = TURNED.get_ptr_mut(0)?;
-    // SAFETY: this processor's own value, and the program is not preempted.
-    let turned = unsafe { &mut *turned };
+fn turn(work: &mut Work) -> Option<()> {
+    let (packet, quoted) = (&work.packet, &work.quoted);
     let key = FlowKey::new(&quoted.tuple, quoted.protocol);
+    work.to = packet.tuple;
     // SAFETY: the value is only read.
     if let Some(flow) = unsafe { FLOWS.get(key) } {
         // About a packet on its way to the backend: the client must see what it sent.
         if !same(&quoted.tuple, &flow.inner) {
             return None;
         }
-        let by_backend = same_addr(&packet.tuple.src, &flow.inner.dst);
-        let src = if by_backend { flow.outer.dst } else { packet.tuple.src };
-        turned.quoted = flow.outer;
-        turned.error = Tuple { src, dst: flow.outer.src, ..packet.tuple };
-        return Some(turned);
+        if same_addr(&packet.tuple.src, &flow.inner.dst) {
+            work.to.src = flow.outer.dst;
+        }
+        work.to.dst = flow.outer.src;
+        work.quoted_to = flow.outer;
+        return Some(());
     }
     // SAFETY: the values are only read.
     let flow = unsafe { FLOWS.get(FLOW_INDEX.get(key)?) }?;
@@ -86,33 +59,35 @@ fn turn(packet: &Packet, quoted: &Packet) -> Option<&'static Turned> {
     if !same(&quoted.tuple, &flow.outer.reversed()) {
         return None;
     }
-    let by_client = same_addr(&packet.tuple.src, &flow.outer.src);
-    let src = if by_client { flow.inner.src } else { packet.tuple.src };
-    turned.quoted = flow.inner.reversed();
-    turned.error = Tuple { src, dst: flow.inner.dst, ..packet.tuple };
-    Some(turned)
+    if same_addr(&packet.tuple.src, &flow.outer.src) {
+        work.to.src = flow.inner.src;
+    }
+    work.to.dst = flow.inner.dst;
+    work.quoted_to = flow.inner.reversed();
+    Some(())
 }
 
-#[inline(never)]
-fn apply(skb: Skb, packet: &Packet, quoted: &Packet, turned: &Turned) -> Result<(), Refused> {
+#[inline(always)]
+fn apply(skb: Skb, work: &Work) -> Result<(), Refused> {
+    let Work { packet, quoted, to, quoted_to, .. } = work;
     let checksum = packet.l4 + 2;
-    let inside = address_difference(packet.v4, &quoted.tuple, &turned.quoted);
-    let outside = address_difference(packet.v4, &packet.tuple, &turned.error);
-    write_addresses(skb, packet.v4, quoted.l3, &turned.quoted)?;
+    let inside = address_difference(packet.v4, &quoted.tuple, quoted_to);
+    let outside = address_difference(packet.v4, &packet.tuple, to);
+    write_addresses(skb, packet.v4, quoted.l3, quoted_to)?;
     if packet.v4 {
         // The quoted header's own checksum takes up the change, so the sum over the quoted header stays what it was.
         skb.fix_l3(quoted.l3 + 10, inside)?;
     } else {
         skb.fix_l4(checksum, 0, u64::from(inside), 0)?;
     }
-    quote_ports(skb, quoted, &turned.quoted, checksum)?;
+    quote_ports(skb, quoted, quoted_to, checksum)?;
 
     if packet.v4 {
         skb.fix_l3(packet.l3 + 10, outside)?;
     } else {
         skb.fix_l4(checksum, 0, u64::from(outside), u64::from(BPF_F_PSEUDO_HDR))?;
     }
-    write_addresses(skb, packet.v4, packet.l3, &turned.error)
+    write_addresses(skb, packet.v4, packet.l3, to)
 }
 
 /// The quoted transport checksum is left alone: it may be cut off, and nobody verifies it.

@@ -16,10 +16,13 @@
 mod collect;
 mod count;
 mod flows;
+mod fragment;
 mod hooks;
 mod icmp;
+mod limit;
 mod maps;
 mod packet;
+mod refuse;
 mod rewrite;
 mod route;
 mod select;
@@ -27,6 +30,7 @@ mod skb;
 mod socket;
 mod too_big;
 mod tunnel;
+mod work;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

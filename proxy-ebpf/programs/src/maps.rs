@@ -78,10 +78,7 @@ pub static KEEP_SOURCE: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(4_096, BP
 #[map(name = "node")]
 pub static NODE: Array<NodeConfig> = Array::with_max_entries(1, 0);
 
-/// Counters.
+/// Counters, with room for those of later builds, as a pinned map keeps its size.
 #[map(name = "counters")]
-pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
-
-/// A flow under construction: too large for a stack of 512 bytes.
-#[map(name = "scratch")]
-pub static SCRATCH: PerCpuArray<Flow> = PerCpuArray::with_max_entries(1, 0);
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(64, 0);
+const _: () = assert!(Counter::COUNT <= 64);

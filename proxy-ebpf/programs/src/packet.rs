@@ -1,13 +1,10 @@
 //! From bytes to a tuple.
 
-#![allow(missing_docs)] // The macro generates an undocumented item beside each documented one.
-
-use aya_ebpf::macros::map;
-use aya_ebpf::maps::PerCpuArray;
 use skep_ebpf_abi::flow::Tuple;
 use skep_ebpf_abi::{Addr, ICMP, ICMP_V6, SCTP, TCP, UDP};
 
 use crate::skb::Skb;
+use crate::work::{Work, settled, work};
 
 /// The length of an Ethernet header.
 pub const L3: u32 = 14;
@@ -31,6 +28,7 @@ pub enum Content {
 }
 
 /// A parsed packet, or the packet inside an ICMP error.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Packet {
     /// Who sends to whom.
@@ -47,66 +45,86 @@ pub struct Packet {
     pub tcp_flags: u8,
     /// What follows.
     pub content: Content,
+    /// Whether this is the first of several fragments.
+    pub first_fragment: bool,
+    /// Of a fragment: the datagram's identification.
+    pub id: u32,
 }
 
-/// The packet of this run and the one that it quotes: programs are not preempted, so each processor has one of each.
-/// On the stack, of which a chain of functions has 512 bytes, there is no room for both.
-#[map(name = "packets")]
-static PACKETS: PerCpuArray<Packet> = PerCpuArray::with_max_entries(2, 0);
-const OWN: u32 = 0;
-const QUOTED: u32 = 1;
+impl Packet {
+    /// Where the packet ends according to its own header; a frame may be longer.
+    #[inline(always)]
+    pub fn end(&self, skb: Skb) -> Option<u32> {
+        let (at, header) = if self.v4 { (2, 0) } else { (4, 40) };
+        let length: u16 = skb.load(self.l3 + at)?;
+        Some(self.l3 + header + u32::from(u16::from_be(length)))
+    }
+}
 
-/// Parses the packet of a hook; `None` is what does not concern us or is cut short. The packet is valid until the
-/// next one is parsed.
+/// Parses the packet of a hook; `None` is what does not concern us or is cut short. It is valid until the next one is
+/// parsed.
 #[inline(always)]
-pub fn parse(skb: Skb) -> Option<&'static Packet> {
-    let v4 = skb.protocol() == ETH_V4;
-    if v4 || skb.protocol() == ETH_V6 { parse_into(skb, OWN, L3, v4) } else { None }
+pub fn parse(skb: Skb) -> Option<&'static mut Work> {
+    let work = work()?;
+    let protocol = skb.protocol();
+    if protocol == ETH_V4 {
+        parse_v4(skb, L3, true, &mut work.packet)?;
+    } else if protocol == ETH_V6 {
+        parse_v6(skb, L3, true, &mut work.packet)?;
+    } else {
+        return None;
+    }
+    Some(settled(work))
 }
 
-/// Parses the beginning of a packet that an ICMP error quotes.
+/// Parses the beginning of the packet that an ICMP error quotes.
 #[inline(always)]
-pub fn parse_quoted(skb: Skb, offset: u32, v4: bool) -> Option<&'static Packet> {
-    parse_into(skb, QUOTED, offset, v4)
-}
-
-// A function of its own, like the other large ones: what they need on the stack is free again when they return.
-#[inline(never)]
-fn parse_into(skb: Skb, place: u32, l3: u32, v4: bool) -> Option<&'static Packet> {
-    let packet = PACKETS.get_ptr_mut(place)?;
-    // SAFETY: this processor's own value, and the program is not preempted.
-    let packet = unsafe { &mut *packet };
-    let whole = place == OWN;
-    *packet = if v4 { parse_v4(skb, l3, whole)? } else { parse_v6(skb, l3, whole)? };
-    Some(packet)
+pub fn parse_quoted(skb: Skb, work: &mut Work) -> Option<&mut Work> {
+    let at = work.packet.l4 + 8;
+    if work.packet.v4 {
+        parse_v4(skb, at, false, &mut work.quoted)?;
+    } else {
+        parse_v6(skb, at, false, &mut work.quoted)?;
+    }
+    Some(settled(work))
 }
 
 #[inline(always)]
-fn parse_v4(skb: Skb, l3: u32, whole: bool) -> Option<Packet> {
+fn parse_v4(skb: Skb, l3: u32, whole: bool, into: &mut Packet) -> Option<()> {
     let words: [u32; 5] = skb.load(l3)?;
     let first = words[0].to_ne_bytes();
     let header = u32::from(first[0] & 0x0f) * 4;
     if first[0] >> 4 != 4 || header < 20 {
         return None;
     }
-    let second = words[1].to_ne_bytes();
-    let later_fragment = (u16::from_be_bytes([second[2], second[3]]) & 0x1fff) != 0;
+    let [id_high, id_low, high, low] = words[1].to_ne_bytes();
+    let place = u16::from_be_bytes([high, low]);
+    let later_fragment = place & 0x1fff != 0;
     let protocol = words[2].to_ne_bytes()[1];
     let tuple = Tuple { src: Addr::v4(words[3]), dst: Addr::v4(words[4]), src_port_be: 0, dst_port_be: 0 };
-    let packet =
-        Packet { tuple, l3, l4: l3 + header, v4: true, protocol, tcp_flags: 0, content: Content::Other };
-    transport(skb, packet, later_fragment, whole)
+    *into = Packet {
+        tuple,
+        l3,
+        l4: l3 + header,
+        v4: true,
+        protocol,
+        tcp_flags: 0,
+        content: Content::Other,
+        first_fragment: place & 0x3fff == 0x2000,
+        id: u32::from(u16::from_ne_bytes([id_high, id_low])),
+    };
+    transport(skb, into, later_fragment, whole)
 }
 
 #[inline(always)]
-fn parse_v6(skb: Skb, l3: u32, whole: bool) -> Option<Packet> {
+fn parse_v6(skb: Skb, l3: u32, whole: bool, into: &mut Packet) -> Option<()> {
     let words: [u32; 10] = skb.load(l3)?;
     if words[0].to_ne_bytes()[0] >> 4 != 6 {
         return None;
     }
     let mut protocol = words[1].to_ne_bytes()[2];
     let mut l4 = l3 + 40;
-    let mut later_fragment = false;
+    let (mut first_fragment, mut later_fragment, mut id) = (false, false, 0);
     // Hop-by-hop, routing, destination options, fragment: more than four in a packet is no honest traffic.
     for _ in 0..4 {
         match protocol {
@@ -116,10 +134,17 @@ fn parse_v6(skb: Skb, l3: u32, whole: bool) -> Option<Packet> {
                 l4 += (u32::from(header[1]) + 1) * 8;
             }
             44 => {
-                let header: [u8; 4] = skb.load(l4)?;
-                protocol = header[0];
-                later_fragment = u16::from_be_bytes([header[2], header[3]]) >> 3 != 0;
+                let header: [u32; 2] = skb.load(l4)?;
+                let [next, _, high, low] = header[0].to_ne_bytes();
+                protocol = next;
+                let place = u16::from_be_bytes([high, low]);
+                later_fragment = place >> 3 != 0;
+                first_fragment = place & 0xfff9 == 1;
+                id = header[1];
                 l4 += 8;
+                if later_fragment {
+                    break;
+                }
             }
             _ => break,
         }
@@ -130,15 +155,25 @@ fn parse_v6(skb: Skb, l3: u32, whole: bool) -> Option<Packet> {
         src_port_be: 0,
         dst_port_be: 0,
     };
-    let packet = Packet { tuple, l3, l4, v4: false, protocol, tcp_flags: 0, content: Content::Other };
-    transport(skb, packet, later_fragment, whole)
+    *into = Packet {
+        tuple,
+        l3,
+        l4,
+        v4: false,
+        protocol,
+        tcp_flags: 0,
+        content: Content::Other,
+        first_fragment,
+        id,
+    };
+    transport(skb, into, later_fragment, whole)
 }
 
 #[inline(always)]
-fn transport(skb: Skb, mut packet: Packet, later_fragment: bool, whole: bool) -> Option<Packet> {
+fn transport(skb: Skb, packet: &mut Packet, later_fragment: bool, whole: bool) -> Option<()> {
     if later_fragment {
         packet.content = Content::Fragment;
-        return Some(packet);
+        return Some(());
     }
     match packet.protocol {
         TCP | UDP | SCTP => {
@@ -162,7 +197,7 @@ fn transport(skb: Skb, mut packet: Packet, later_fragment: bool, whole: bool) ->
         }
         _ => {}
     }
-    Some(packet)
+    Some(())
 }
 
 #[inline(always)]

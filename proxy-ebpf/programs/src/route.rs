@@ -19,6 +19,7 @@ use crate::maps::ENDPOINTS;
 use crate::packet::{Content, Packet};
 use crate::skb::Skb;
 use crate::too_big::{bounce, forbids_fragments};
+use crate::work::Work;
 
 /// `AF_INET`.
 pub const AF_INET: u8 = 2;
@@ -54,7 +55,8 @@ pub fn to_pod(skb: Skb, pod: &Endpoint) -> i32 {
 
 /// Sends a rewritten packet to where its new destination is.
 #[inline(always)]
-pub fn deliver(skb: Skb, packet: &Packet, to: &Tuple) -> i32 {
+pub fn deliver(skb: Skb, work: &Work) -> i32 {
+    let (packet, to) = (&work.packet, &work.to);
     match local(&to.dst) {
         Some(place) if place.flags & endpoint::HOST != 0 => TC_ACT_OK,
         Some(pod) => to_pod(skb, pod),

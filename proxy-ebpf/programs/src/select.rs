@@ -1,11 +1,15 @@
 //! Choosing a backend.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use aya_ebpf::maps::lpm_trie::Key;
+use skep_ebpf_abi::Addr;
 use skep_ebpf_abi::conntrack::{ticks, ticks_of_seconds};
 use skep_ebpf_abi::hash::scale;
-use skep_ebpf_abi::service::{Affinity, AffinityKey, AffinityMatch, Backend, Set, SlotKey};
+use skep_ebpf_abi::service::{
+    Affinity, AffinityKey, AffinityMatch, Backend, Frontend, Set, SlotKey, SourceRange, frontend,
+};
 
-use crate::maps::{AFFINITY, AFFINITY_MATCH, BACKENDS, SETS, SLOTS};
+use crate::maps::{AFFINITY, AFFINITY_MATCH, BACKENDS, SETS, SLOTS, SOURCE_RANGES};
 
 /// The answer to "who serves this?".
 pub enum Choice {
@@ -15,6 +19,16 @@ pub enum Choice {
     Empty(u32),
     /// The maps contradict each other; user space is about to repair that.
     Broken,
+}
+
+/// Whether a frontend's source ranges let this source in. They hold for pods and the node as for anybody.
+#[inline(always)]
+pub fn may_come(frontend: &Frontend, source: &Addr) -> bool {
+    if frontend.flags & frontend::SOURCE_RANGES == 0 {
+        return true;
+    }
+    let range = SourceRange { set: frontend.external_set, addr: *source };
+    SOURCE_RANGES.get(&Key::new(SourceRange::LOOKUP_BITS, range)).is_some()
 }
 
 /// Takes a backend of `set`: the one `client` sticks to, else the one that `entropy` falls on.

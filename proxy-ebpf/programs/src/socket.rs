@@ -11,22 +11,28 @@ use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 use skep_ebpf_abi::counter::Counter;
 use skep_ebpf_abi::hash;
-use skep_ebpf_abi::service::{AffinityKey, Connected, FrontendKey, Reverse, ReverseKey};
+use skep_ebpf_abi::service::{AffinityKey, Connected, FrontendKey, Reverse, ReverseKey, frontend};
 use skep_ebpf_abi::{Addr, UDP};
 
 use crate::count::count;
-use crate::flows::same_addr;
+use crate::flows::{node_source, same_addr};
 use crate::maps::{CONNECTED, FRONTENDS, REVERSE, SKIP_SOCKET};
-use crate::select::{Choice, choose};
+use crate::select::{Choice, choose, may_come};
 
 /// Set by the loader where the kernel has `bpf_set_retval` (5.18); without it a refused connect says EPERM.
 #[unsafe(no_mangle)]
 static HAS_SET_RETVAL: u32 = 0;
 
+/// The cookie of the node's own network namespace, set by the loader; 0 where the kernel cannot tell it to user space
+/// (before 5.14): then the machine's first namespace is the node's.
+#[unsafe(no_mangle)]
+static NODE_NETNS: u64 = 0;
+
 const PASS: i32 = 1;
 const REFUSE: i32 = 0;
 const ECONNREFUSED: i32 = 111;
 const LOOPBACK_V4: Addr = Addr::v4(0x7f00_0001_u32.to_be());
+const LOOPBACK_V6: Addr = Addr::v6([0, 0, 0, 1_u32.to_be()]);
 
 /// The four forms of an address in the context, behind one face.
 #[derive(Clone, Copy)]
@@ -86,6 +92,29 @@ impl Socket {
         unsafe { bpf_get_netns_cookie(self.raw.cast()) }
     }
 
+    /// The address that the socket is bound to, if it is to one.
+    #[inline(always)]
+    fn source(&self) -> Option<Addr> {
+        // SAFETY: as above.
+        let sk = unsafe { core::ptr::read_volatile(&raw const (*self.raw).__bindgen_anon_1.sk) };
+        if sk.is_null() {
+            return None;
+        }
+        // SAFETY: a socket of the context, checked to be there; the verifier allows whole-word reads of these fields.
+        let addr = unsafe {
+            match self.family {
+                Family::V4 => Addr::v4(core::ptr::read_volatile(&raw const (*sk).src_ip4)),
+                Family::V6 => Addr::v6([
+                    core::ptr::read_volatile(&raw const (*sk).src_ip6[0]),
+                    core::ptr::read_volatile(&raw const (*sk).src_ip6[1]),
+                    core::ptr::read_volatile(&raw const (*sk).src_ip6[2]),
+                    core::ptr::read_volatile(&raw const (*sk).src_ip6[3]),
+                ]),
+            }
+        };
+        if addr.is_unspecified() { None } else { Some(addr) }
+    }
+
     #[inline(always)]
     fn write(&self, addr: &Addr, port_be: u16) {
         // SAFETY: the verifier allows whole-word writes of these fields.
@@ -118,7 +147,10 @@ fn translate(socket: &Socket, moment: Moment) -> i32 {
     let protocol = if moment == Moment::Send { UDP } else { socket.protocol() };
     if addr.is_unspecified() {
         // Linux takes "any" as a destination for loopback.
-        addr = LOOPBACK_V4;
+        addr = match (socket.family, addr.is_v4()) {
+            (Family::V6, false) => LOOPBACK_V6,
+            _ => LOOPBACK_V4,
+        };
     }
     // SAFETY: the value is only read.
     let Some(frontend) = (unsafe { FRONTENDS.get(FrontendKey::new(addr, port_be, protocol)) }) else {
@@ -126,9 +158,26 @@ fn translate(socket: &Socket, moment: Moment) -> i32 {
     };
     let set = frontend.internal_set;
     let namespace = socket.namespace();
+    if is_loopback(&addr) && !is_node(namespace) {
+        // A pod's loopback is its own.
+        return PASS;
+    }
     // SAFETY: the value is only read.
     if unsafe { SKIP_SOCKET.get(namespace) }.is_some() {
         return PASS;
+    }
+    if frontend.flags & frontend::SOURCE_RANGES != 0 {
+        // A pod's address is known where its packets pass. What the node sends passes nowhere.
+        if !is_node(namespace) {
+            return PASS;
+        }
+        match socket.source().or_else(|| node_source(addr.is_v4())) {
+            Some(source) if may_come(frontend, &source) => {}
+            _ => {
+                count(Counter::DropSourceRange);
+                return refuse();
+            }
+        }
     }
     let cookie = socket.cookie();
     let entropy = match moment {
@@ -165,6 +214,23 @@ fn translate(socket: &Socket, moment: Moment) -> i32 {
     socket.write(&backend.addr, backend.port_be);
     count(Counter::SocketTranslated);
     PASS
+}
+
+#[inline(always)]
+fn is_loopback(addr: &Addr) -> bool {
+    if addr.is_v4() { addr.v4_word_be().to_ne_bytes()[0] == 127 } else { same_addr(addr, &LOOPBACK_V6) }
+}
+
+/// Whether a network namespace is the node's own.
+#[inline(always)]
+fn is_node(namespace: u64) -> bool {
+    // SAFETY: a plain read; volatile, since the loader fills the value in after compilation.
+    let node = unsafe { core::ptr::read_volatile(&raw const NODE_NETNS) };
+    if node != 0 {
+        return namespace == node;
+    }
+    // SAFETY: without a context the helper tells the first namespace's cookie.
+    namespace == unsafe { bpf_get_netns_cookie(core::ptr::null_mut()) }
 }
 
 /// Notes an unconnected socket's peer, unless it is known: most datagrams go where the last one went.

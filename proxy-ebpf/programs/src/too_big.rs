@@ -69,8 +69,9 @@ fn turn(skb: Skb, v4: bool, mtu: u32) -> Result<(), Refused> {
     if v4 { write_v4(skb, quote, mtu) } else { write_v6(skb, quote, mtu) }
 }
 
+/// Turns a frame back to where it came from.
 #[inline(always)]
-fn swap_hardware_addresses(skb: Skb) -> Result<(), Refused> {
+pub fn swap_hardware_addresses(skb: Skb) -> Result<(), Refused> {
     let old: [u32; 3] = skb.load(0).ok_or(Refused)?;
     let [d0, d1, d2, d3] = old[0].to_ne_bytes();
     let [d4, d5, s0, s1] = old[1].to_ne_bytes();

@@ -70,7 +70,7 @@ pub fn skep_tunnel_out(ctx: TcContext) -> i32 {
         && let Some(mtu) = narrower(skb, remote)
     {
         return match parse(skb) {
-            Some(packet) if packet.content != Content::IcmpError => bounce(skb, v4, mtu),
+            Some(work) if work.packet.content != Content::IcmpError => bounce(skb, v4, mtu),
             _ => TC_ACT_SHOT,
         };
     }
@@ -148,7 +148,7 @@ fn narrower(skb: Skb, remote: &Remote) -> Option<u32> {
 /// The length of each packet that a large one will become.
 #[inline(always)]
 fn segment(skb: Skb) -> Option<u32> {
-    let packet = parse(skb)?;
+    let packet = &parse(skb)?.packet;
     let header = if packet.protocol == TCP {
         let offset: u8 = skb.load(packet.l4 + 12)?;
         u32::from(offset >> 4) * 4
@@ -162,19 +162,20 @@ fn segment(skb: Skb) -> Option<u32> {
 #[classifier]
 pub fn skep_tunnel_in(ctx: TcContext) -> i32 {
     let skb = Skb { raw: ctx.skb.skb };
-    let Some(outer) = sender(skb) else {
-        // Not through the tunnel, so it is an error that `bounce` has put in here.
-        return ingress(skb, Origin::Tunnel);
-    };
-    let Some(src) = address(skb, SOURCE) else { return TC_ACT_SHOT };
-    // Whoever can reach the port could put in packets; only a node that has the source may.
-    match remote_of(&src) {
-        Some(remote) if same_addr(&remote.addr, &outer) => ingress(skb, Origin::Tunnel),
-        _ => {
+    // What did not come through the tunnel is an error that `bounce` has put in here.
+    if let Some(outer) = sender(skb) {
+        let Some(src) = address(skb, SOURCE) else { return TC_ACT_SHOT };
+        // Whoever can reach the port could put in packets; only a node that has the source may.
+        let is_known = match remote_of(&src) {
+            Some(remote) => same_addr(&remote.addr, &outer),
+            None => false,
+        };
+        if !is_known {
             count(Counter::DropTunnelSource);
-            TC_ACT_SHOT
+            return TC_ACT_SHOT;
         }
     }
+    ingress(skb, Origin::Tunnel)
 }
 
 /// The address of the node that sent a packet through the tunnel.

@@ -2,10 +2,15 @@
 //!
 //! Skipped, loudly, without root; with `SKEP_TEST_REQUIRE_ALL=1` that is a failure.
 
+mod bench;
+mod errors;
 mod helper;
 mod node_port;
 mod packets;
+mod refusal;
 mod restart;
 mod scale;
 mod socket_lb;
 mod support;
+mod verifier;
+mod wire;

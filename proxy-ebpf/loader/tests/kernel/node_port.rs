@@ -7,10 +7,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto};
 use skep_ebpf_abi::service::{Frontend, FrontendKey, frontend};
 use skep_ebpf_abi::{TCP, UDP};
 use skep_ebpf_loader::inspect::Inspector;
@@ -18,6 +20,7 @@ use skep_ebpf_loader::tables::Change;
 use skep_ebpf_loader::{DataPlane, Endpoint};
 
 use crate::support::{TestBox, addr, inside, possible, put_service, run, serve};
+use crate::wire::Wire;
 
 const POD_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x50];
 const HOST_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x51];
@@ -378,4 +381,68 @@ fn a_connection_lives_through_an_upgrade_of_the_programs() {
     assert_eq!(before.len(), after.len());
     assert!(before.iter().zip(&after).all(|(old, new)| old.name == new.name && old.program != new.program));
     assert_eq!(tcp(&net.client(), "192.0.2.1:30080"), "pod5", "and new ones are made");
+}
+
+/// Sends packets as they are from inside a namespace, and says what a socket at `from` hears then.
+fn send_raw(namespace: &Path, from: &'static str, packets: Vec<Wire>) -> String {
+    inside(namespace, move || {
+        let socket = UdpSocket::bind(from).expect("a socket");
+        socket.set_read_timeout(Some(Duration::from_millis(1500))).expect("a timeout");
+        let family = if from.starts_with('[') { AddressFamily::Inet6 } else { AddressFamily::Inet };
+        let raw = nix::sys::socket::socket(family, SockType::Raw, SockFlag::empty(), SockProtocol::Raw)
+            .expect("a raw socket");
+        for packet in packets {
+            let to = SockaddrStorage::from(std::net::SocketAddr::new(packet.dst, 0));
+            sendto(raw.as_raw_fd(), &packet.bytes()[14..], &to, MsgFlags::empty()).expect("sent");
+        }
+        let mut buffer = [0; 64];
+        match socket.recv(&mut buffer) {
+            Ok(length) => String::from_utf8_lossy(&buffer[..length]).into_owned(),
+            Err(error) => error.kind().to_string(),
+        }
+    })
+}
+
+#[test]
+fn fragments_reach_their_backend_in_any_order() {
+    if !possible("fragments_reach_their_backend_in_any_order") {
+        return;
+    }
+    let net = Net::new("frag");
+    serve(&net.pod(5), "10.244.9.5:8080", "pod5");
+    serve(&net.pod(5), "[fd00:9::5]:8080", "six");
+    serve(&net.client(), "192.0.2.3:8080", "far");
+    let services = net.plane.services();
+    put_service(services, 1, "192.0.2.1:30053", UDP, &["10.244.9.5:8080"], 0);
+    put_service(services, 2, "[2001:db8::1]:30053", UDP, &["[fd00:9::5]:8080"], 0);
+    put_service(services, 3, "192.0.2.1:30054", UDP, &["192.0.2.3:8080"], 0);
+    let cases = [
+        ("192.0.2.2:4000", "192.0.2.1:30053", "pod5"),
+        ("[2001:db8::2]:4000", "[2001:db8::1]:30053", "six"),
+        ("192.0.2.2:4001", "192.0.2.1:30054", "far"),
+    ];
+    let orders: [&[usize]; 6] =
+        [&[0, 1, 2, 3], &[3, 2, 1, 0], &[1, 0, 2, 3], &[2, 3, 0, 1], &[3, 3, 0, 1, 2], &[1, 2, 3, 0]];
+    let mut id = 100;
+    for (from, to, answer) in cases {
+        for order in orders {
+            id += 1;
+            let whole = Wire { id, ..Wire::udp(from, to, &[7; 3000]) };
+            let fragments = whole.fragments(800);
+            let packets = order.iter().map(|index| fragments[*index].clone()).collect();
+            assert_eq!(send_raw(&net.client(), from, packets), answer, "{from} {order:?}");
+        }
+    }
+    assert!(net.counter("fragment_held") > 10);
+
+    // Two datagrams, their fragments mixed; the last of one comes first.
+    let (from, to, _) = cases[0];
+    let [a, b] = [201, 202].map(|id| Wire { id, ..Wire::udp(from, to, &[7; 2000]) }.fragments(1400));
+    let mixed = vec![a[1].clone(), b[1].clone(), b[0].clone(), a[0].clone()];
+    assert_eq!(send_raw(&net.client(), from, mixed), "pod5");
+    // So many before the first are not held: the datagram is lost, and nothing else.
+    let many = Wire { id: 203, ..Wire::udp(from, to, &[7; 3000]) }.fragments(64);
+    let backwards = many.iter().rev().cloned().collect();
+    assert_ne!(send_raw(&net.client(), from, backwards), "pod5");
+    assert_eq!(udp(&net.client(), "192.0.2.1:30053"), "pod5");
 }
