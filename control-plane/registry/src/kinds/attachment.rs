@@ -131,8 +131,9 @@ impl Strategy for Attachment {
     }
 
     fn columns(&self) -> &'static [Column] {
-        static COLUMNS: &[Column] =
-            &[NAME, text("Attacher"), text("PV"), text("Node"), boolean("Attached"), AGE];
+        // Upstream's format of it is that of a name.
+        const ATTACHER: Column = Column { format: "name", ..text("Attacher") };
+        static COLUMNS: &[Column] = &[NAME, ATTACHER, text("PV"), text("Node"), boolean("Attached"), AGE];
         COLUMNS
     }
 

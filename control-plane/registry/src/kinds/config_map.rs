@@ -72,7 +72,7 @@ impl Strategy for ConfigMap {
     }
 
     fn columns(&self) -> &'static [Column] {
-        static COLUMNS: &[Column] = &[printer::NAME, printer::integer("Data"), printer::AGE];
+        static COLUMNS: &[Column] = &[printer::NAME, printer::text("Data"), printer::AGE];
         COLUMNS
     }
 

@@ -114,8 +114,8 @@ impl Strategy for Deployment {
         static COLUMNS: &[Column] = &[
             printer::NAME,
             printer::text("Ready"),
-            printer::integer("Up-to-date"),
-            printer::integer("Available"),
+            printer::text("Up-to-date"),
+            printer::text("Available"),
             printer::AGE,
             printer::wide("Containers"),
             printer::wide("Images"),

@@ -50,7 +50,7 @@ impl Strategy for Schema {
         static COLUMNS: &[Column] = &[
             printer::NAME,
             printer::text("PriorityLevel"),
-            printer::integer("MatchingPrecedence"),
+            printer::text("MatchingPrecedence"),
             printer::text("DistinguisherMethod"),
             printer::AGE,
             printer::text("MissingPL"),

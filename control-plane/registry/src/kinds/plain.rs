@@ -81,7 +81,7 @@ impl Strategy for Revision {
 
     fn columns(&self) -> &'static [Column] {
         static COLUMNS: &[Column] =
-            &[printer::NAME, printer::text("Controller"), printer::integer("Revision"), printer::AGE];
+            &[printer::NAME, printer::text("Controller"), printer::text("Revision"), printer::AGE];
         COLUMNS
     }
 

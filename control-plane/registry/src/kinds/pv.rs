@@ -318,14 +318,6 @@ impl Strategy for Volume {
             or(spec("volumeMode"), "<unset>").into(),
         ]
     }
-
-    fn selectable(&self) -> &'static [&'static str] {
-        &["name"]
-    }
-
-    fn selectable_value(&self, object: &Value, _field: &str) -> String {
-        object.name().to_owned()
-    }
 }
 
 /// Where volumes of a class may be: terms of labels and their values, no two alike.
@@ -386,7 +378,7 @@ impl Strategy for Class {
             printer::text("Provisioner"),
             printer::text("ReclaimPolicy"),
             printer::text("VolumeBindingMode"),
-            printer::boolean("AllowVolumeExpansion"),
+            printer::text("AllowVolumeExpansion"),
             printer::AGE,
         ];
         COLUMNS

@@ -104,7 +104,7 @@ impl Strategy for Secret {
 
     fn columns(&self) -> &'static [Column] {
         static COLUMNS: &[Column] =
-            &[printer::NAME, printer::text("Type"), printer::integer("Data"), printer::AGE];
+            &[printer::NAME, printer::text("Type"), printer::text("Data"), printer::AGE];
         COLUMNS
     }
 

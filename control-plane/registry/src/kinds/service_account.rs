@@ -23,7 +23,7 @@ struct ServiceAccount;
 
 impl Strategy for ServiceAccount {
     fn columns(&self) -> &'static [Column] {
-        static COLUMNS: &[Column] = &[printer::NAME, printer::integer("Secrets"), printer::AGE];
+        static COLUMNS: &[Column] = &[printer::NAME, printer::text("Secrets"), printer::AGE];
         COLUMNS
     }
 

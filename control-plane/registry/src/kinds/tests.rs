@@ -385,3 +385,40 @@ fn field_selectors() {
     let cordoned = FieldSelector::parse("spec.unschedulable=true").unwrap();
     assert!(!cordoned.matches(&nodes.fields(&object("Node", json!({"spec": {}})))));
 }
+
+/// What upstream lets a field selector name, beside name and namespace.
+#[test]
+fn fields_that_selectors_may_name() {
+    let event = "involvedObject.kind involvedObject.namespace involvedObject.name involvedObject.uid involvedObject.apiVersion involvedObject.resourceVersion involvedObject.fieldPath reason reportingComponent source type";
+    let wanted = [
+        (
+            "Pod",
+            "spec.nodeName spec.restartPolicy spec.schedulerName spec.serviceAccountName spec.hostNetwork status.phase status.podIP status.podIPs status.nominatedNodeName",
+        ),
+        ("Node", "spec.unschedulable"),
+        ("Namespace", "status.phase"),
+        ("Secret", "type"),
+        ("Service", "spec.clusterIP spec.type"),
+        ("ReplicationController", "status.replicas"),
+        ("ReplicaSet", "status.replicas"),
+        ("Job", "status.successful"),
+        ("CertificateSigningRequest", "spec.signerName"),
+        ("ResourceSlice", "spec.nodeName spec.driver"),
+    ];
+    for row in TABLE {
+        let wanted = match (row.group, row.kind) {
+            ("", "Event") => event.to_owned(),
+            ("events.k8s.io", "Event") => event
+                .replace("involvedObject.", "regarding.")
+                .replace("reportingComponent source type", "reportingController type"),
+            (_, kind) => {
+                wanted.iter().find(|(of, _)| *of == kind).map_or("", |(_, fields)| fields).to_owned()
+            }
+        };
+        let mut wanted: Vec<&str> = wanted.split_whitespace().collect();
+        let mut found = row.strategy.selectable().to_vec();
+        wanted.sort_unstable();
+        found.sort_unstable();
+        assert_eq!(found, wanted, "{row:?}");
+    }
+}
