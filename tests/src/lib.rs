@@ -12,11 +12,13 @@ pub mod load;
 pub mod netbox;
 mod privilege;
 mod reaper;
+mod registry;
 mod segment;
 mod tool;
 
 pub use netbox::NetBox;
 pub use privilege::{have_privileges, may_skip, require};
 pub use reaper::reap;
+pub use registry::Registry;
 pub use segment::Segment;
 pub use tool::{ip, output, succeed};

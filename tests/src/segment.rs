@@ -46,6 +46,18 @@ impl Segment {
         Ok(inside)
     }
 
+    /// Makes a port for a virtual machine: a tap device in the switch's namespace, where the emulator must run too.
+    /// Returns its name.
+    ///
+    /// # Errors
+    /// When the kernel refuses the device.
+    pub fn tap(&self) -> Result<String> {
+        let port = format!("port{}", self.ports.fetch_add(1, Ordering::Relaxed));
+        self.switch.ip(&format!("tuntap add dev {port} mode tap"))?;
+        self.switch.ip(&format!("link set {port} master switch up"))?;
+        Ok(port)
+    }
+
     /// The namespace of the switch: to capture, to delay, to cut.
     #[must_use]
     pub fn switch(&self) -> &NetBox {

@@ -52,14 +52,54 @@ pub(crate) fn update_lists() -> Result<()> {
 /// Downloads packages into a cache and unpacks them under `root`. Nothing is installed or started.
 pub(crate) fn unpack(packages: &[&str], root: &Path) -> Result<()> {
     update_lists()?;
-    let store = crate::paths::cache().join("debs");
-    fs::create_dir_all(&store)?;
+    let store = store()?;
     fs::create_dir_all(root)?;
     for package in packages {
         let deb = download(package, &store)?;
         run(Command::new("dpkg").arg("-x").arg(&deb).arg(root))?;
     }
     Ok(())
+}
+
+/// The archives of packages and of all that they need, by file name, as apt chooses them for an empty machine.
+pub(crate) fn closure(packages: &[&str]) -> Result<Vec<String>> {
+    // What is downloaded already would not be named: the store for this question is one that stays empty.
+    let lines = read(empty_machine(&store()?.join("none"))?.arg("--print-uris").args(packages))?;
+    // The uri line is: 'http://…/name.deb' name_version_arch.deb SIZE HASH
+    let names = lines.lines().filter(|line| line.starts_with('\''));
+    let names: Vec<String> =
+        names.filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned).collect();
+    if names.is_empty() {
+        bail!("apt-get knows no archives for {}", packages.join(" "));
+    }
+    Ok(names)
+}
+
+/// Downloads what [`closure`] named, and unpacks it under `root`.
+pub(crate) fn unpack_closure(packages: &[&str], archives: &[String], root: &Path) -> Result<()> {
+    read(empty_machine(&store()?)?.arg("--download-only").args(packages))
+        .context("downloading Debian packages")?;
+    for name in archives {
+        run(Command::new("dpkg").arg("-x").arg(store()?.join(name)).arg(root))?;
+    }
+    Ok(())
+}
+
+/// `apt-get install` that believes nothing to be installed and keeps what it downloads in `store`.
+fn empty_machine(store: &Path) -> Result<Command> {
+    fs::create_dir_all(store.join("partial"))?;
+    let mut apt = Command::new("apt-get");
+    apt.args(["-o", "Dir::State::status=/dev/null", "-o"])
+        .arg(format!("Dir::Cache::archives={}", store.display()))
+        .args(["-o", "APT::Sandbox::User=root", "-q", "-y", "--no-install-recommends", "install"]);
+    Ok(apt)
+}
+
+/// Where archives are kept.
+fn store() -> Result<PathBuf> {
+    let store = crate::paths::cache().join("debs");
+    fs::create_dir_all(&store)?;
+    Ok(store)
 }
 
 /// The path of a package's archive, downloaded when the cache has not its candidate version.

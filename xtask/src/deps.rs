@@ -90,6 +90,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "skep-webhook",
         ],
     ),
+    ("skep-vm-guest", &[]),
     ("xtask", &[]),
 ];
 

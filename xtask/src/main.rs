@@ -16,6 +16,7 @@ mod paths;
 mod run;
 mod tidy;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,9 @@ enum Task {
     },
     /// Set up what the tests need and run them all.
     Test {
+        /// Run the tests in virtual machines instead, with this kernel: 5.10, 6.1, 6.12, newest, or all of them.
+        #[arg(long, value_name = "KERNEL")]
+        vm: Option<vm::Choice>,
         /// A filter for cargo nextest, as after `cargo nextest run`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         filter: Vec<String>,
@@ -89,7 +93,8 @@ fn main() -> ExitCode {
         Task::Images => images::build().map(|_| ()),
         Task::Registry { listen } => packages::registry().and_then(|()| images::serve(&listen)),
         Task::Up { options } => run::up(&options),
-        Task::Test { filter } => run::test(&filter),
+        Task::Test { vm: None, filter } => run::test(&filter),
+        Task::Test { vm: Some(vm::Choice(kernels)), filter } => vm::test(kernels, &filter),
         Task::Bench { name, options } => run::bench(&name, &options),
         Task::Fuzz { target, seconds } => fuzz::fuzz(&target, seconds),
         Task::Conformance => conformance::write(),

@@ -16,26 +16,25 @@ pub(crate) fn ebpf() -> Result<()> {
 }
 
 /// A cargo command with what our build scripts and tests look for.
-fn cargo() -> Command {
+pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(paths::workspace()).env("PATH", paths::search_path());
     cargo
 }
 
-/// Builds `skep` in a profile; returns its path.
-fn build(profile: &str) -> Result<PathBuf> {
+/// Builds `skep` as it is used; returns its path.
+fn build() -> Result<PathBuf> {
     step("building the eBPF programs");
     ebpf::build()?;
     step("building skep");
-    run(cargo().args(["build", "--package", "skep", "--profile", profile]))?;
-    let folder = if profile == "dev" { "debug" } else { profile };
-    Ok(paths::target().join(folder).join("skep"))
+    run(cargo().args(["build", "--package", "skep", "--profile", "release"]))?;
+    Ok(paths::target().join("release").join("skep"))
 }
 
 /// `cargo xtask up`: set up, build, run in the foreground with the terminal's signals.
 pub(crate) fn up(options: &[String]) -> Result<()> {
     packages::setup(false)?;
-    let skep = build("release")?;
+    let skep = build()?;
     let status = Command::new(skep).env("PATH", paths::search_path()).arg("up").args(options).status()?;
     match status.code() {
         Some(0) => Ok(()),
@@ -43,22 +42,46 @@ pub(crate) fn up(options: &[String]) -> Result<()> {
     }
 }
 
-/// `cargo xtask test`: everything, privileged parts included; nothing may be skipped.
+/// What is built and run for tests: always the same selection, as another one would build with other features.
+const TESTED: [&str; 3] = ["--workspace", "--exclude", "skep-ebpf-programs"];
+
+/// The test runner; nothing may be skipped.
+pub(crate) fn nextest() -> Command {
+    let mut command = cargo();
+    command.env("SKEP_TEST_REQUIRE_ALL", "1").args(["nextest", "run"]).args(TESTED);
+    command
+}
+
+/// The test programs, as JSON.
+pub(crate) fn nextest_list() -> Command {
+    let mut command = cargo();
+    command
+        .args(["nextest", "list", "--list-type", "binaries-only", "--message-format", "json"])
+        .args(TESTED);
+    command
+}
+
+/// `skep` and what the tests start beside it: containerd's log driver. Built with the features that the tests are
+/// built with, so that nothing is built twice.
+pub(crate) fn build_tests() -> Result<()> {
+    step("building the eBPF programs");
+    ebpf::build()?;
+    step("building skep");
+    run(cargo().arg("build").args(TESTED).args(["--bin", "skep", "--example", "log_writer"]))
+}
+
+/// `cargo xtask test`: everything, privileged parts included; nothing may be skipped. With a filter, what it names
+/// outside of virtual machines.
 pub(crate) fn test(filter: &[String]) -> Result<()> {
     packages::setup(true)?;
     if filter.is_empty() {
         tidy::tidy()?;
     }
-    build("dev")?;
-    // The runtime's tests start it as containerd's log driver.
-    run(cargo().args(["build", "--quiet", "--package", "skep-runtime", "--example", "log_writer"]))?;
+    build_tests()?;
     step("building the images");
     images::build()?;
     step("running the tests");
-    run(cargo()
-        .env("SKEP_TEST_REQUIRE_ALL", "1")
-        .args(["nextest", "run", "--workspace", "--exclude", "skep-ebpf-programs"])
-        .args(filter))
+    run(nextest().args(filter))
 }
 
 /// `cargo xtask bench NAME`.

@@ -15,6 +15,7 @@ use skep_ebpf_abi::Addr;
 use skep_ebpf_abi::conntrack::Timeouts;
 use skep_ebpf_abi::node::{self, DEFAULT_PORTS, NodeConfig, endpoint, flags, keep};
 
+use crate::collect;
 use crate::error::{Error, Result};
 use crate::kernel_map::KernelMap;
 use crate::links::{self, POD_HOOKS, UPLINK_HOOKS};
@@ -261,7 +262,8 @@ impl DataPlane {
     pub fn collect_flows(&self) -> Result<()> {
         let programs = self.programs();
         if !programs.has_collect() {
-            return Ok(());
+            let node = self.node.get(&0)?.unwrap_or_else(fresh_node);
+            return collect::collect(&self.pins.maps(), &node);
         }
         let program = programs.fd(COLLECT)?;
         // The kernel wants at least an Ethernet header's worth of packet.

@@ -168,7 +168,7 @@ fn memory(map: BorrowedFd<'_>) -> io::Result<u64> {
 }
 
 /// The kernel copies one value for every processor there could ever be, so the buffer must be that large.
-fn possible_processors() -> Result<usize> {
+pub(crate) fn possible_processors() -> Result<usize> {
     let path = "/sys/devices/system/cpu/possible";
     let text = fs::read_to_string(path).map_err(Error::on(format!("reading {path}")))?;
     let last = text.trim().rsplit(['-', ',']).next().and_then(|last| last.parse::<usize>().ok());

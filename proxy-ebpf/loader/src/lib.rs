@@ -8,6 +8,7 @@
 //! Invariants: maps and links are pinned, so nothing stops when the process does; programs are loaded before any
 //! link is touched, so a refused program leaves the old one at work; all `unsafe` is in `sys`.
 
+mod collect;
 mod data_plane;
 mod error;
 pub mod inspect;

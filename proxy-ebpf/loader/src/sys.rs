@@ -168,6 +168,13 @@ pub(crate) fn map_get_per_cpu(map: BorrowedFd<'_>, key: u32, values: &mut [u64])
     bpf(MAP_LOOKUP, &mut attributes).map(|_| ())
 }
 
+/// Writes an element of a per-processor map, with one value for each possible processor.
+pub(crate) fn map_put_per_cpu(map: BorrowedFd<'_>, key: u32, values: &[u64]) -> io::Result<()> {
+    let mut attributes =
+        Element { map: raw(map), key: address(&key), value: values.as_ptr() as u64, ..Element::default() };
+    bpf(MAP_UPDATE, &mut attributes).map(|_| ())
+}
+
 /// Writes an element.
 pub(crate) fn map_put<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
     let mut attributes =

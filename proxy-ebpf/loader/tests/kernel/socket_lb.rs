@@ -71,7 +71,12 @@ fn a_service_without_backends_is_refused_at_once() {
     let plane = place.load();
     put_service(plane.services(), 1, "10.96.9.9:80", TCP, &[], 0);
     let mut client = place.client();
-    assert!(client.ask("tcp 10.96.9.9:80").contains("ECONNREFUSED"));
+    // Before 5.18 a program cannot say which error a connect ends with.
+    let can_say =
+        aya::util::KernelVersion::current().expect("a version") >= aya::util::KernelVersion::new(5, 18, 0);
+    let wanted = if can_say { "ECONNREFUSED" } else { "EPERM" };
+    let answer = client.ask("tcp 10.96.9.9:80");
+    assert!(answer.contains(wanted), "{answer}, not {wanted}");
 }
 
 #[test]
