@@ -109,8 +109,15 @@ fn apply(bytes: &[u8]) {
     let Ok(config) = codec::decode_as(Format::Json, &sent, Some(&gvk), FieldValidation::Ignore) else {
         return;
     };
-    let writer =
-        Writer { manager: "fuzz", subresource: "", gvk: &gvk, types: Types::of(&gvk), ignored: None, now };
+    let writer = Writer {
+        manager: "fuzz",
+        subresource: "",
+        gvk: &gvk,
+        types: Types::of(&gvk),
+        versions: None,
+        ignored: None,
+        now,
+    };
     for force in [false, true] {
         let Ok(once) = apply_patch(Some(&live.object), &config.object, &writer, force) else { continue };
         let twice =
