@@ -25,11 +25,13 @@ pub enum Mode {
     UdpRr,
     /// As much as goes through TCP, from the client to the server.
     Stream,
+    /// Nothing but the handshake of a new TCP connection: the latency of a flow's first packet.
+    Connect,
 }
 
 impl Mode {
     /// All modes.
-    pub const ALL: [Self; 4] = [Self::TcpCrr, Self::TcpRr, Self::UdpRr, Self::Stream];
+    pub const ALL: [Self; 5] = [Self::TcpCrr, Self::TcpRr, Self::UdpRr, Self::Stream, Self::Connect];
 
     /// The customary name.
     #[must_use]
@@ -39,6 +41,7 @@ impl Mode {
             Self::TcpRr => "TCP_RR",
             Self::UdpRr => "UDP_RR",
             Self::Stream => "STREAM",
+            Self::Connect => "CONNECT",
         }
     }
 }

@@ -87,13 +87,13 @@ pub(crate) fn test(filter: &[String]) -> Result<()> {
 /// `cargo xtask bench NAME`.
 pub(crate) fn bench(name: &str, options: &[String]) -> Result<()> {
     match name {
-        "service-path" => {
+        "service-path" | "services" => {
             packages::setup(true)?;
             ebpf::build()?;
         }
         // Needs etcd and no root.
         "apiserver" => packages::setup(true)?,
-        _ => bail!("no benchmark {name}; there are: apiserver, service-path"),
+        _ => bail!("no benchmark {name}; there are: apiserver, service-path, services"),
     }
     run(cargo().args(["bench", "--package", "skep-tests", "--bench", name, "--"]).args(options))
 }

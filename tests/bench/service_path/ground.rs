@@ -1,10 +1,9 @@
 //! Where it is measured: nodes, pods, services.
 
 use std::{
-    io::{BufRead, BufReader},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::Arc,
 };
 
@@ -13,18 +12,11 @@ use skep_ebpf_abi::{
     Addr, TCP,
     service::{Backend, Frontend, FrontendKey, Set, SlotKey, backend, frontend},
 };
-use skep_ebpf_loader::{DataPlane, LoadOptions, tables::Change};
-use skep_network::{NetworkConfig, PodAttachment, PodDataPath, PodNetwork, PodRequest};
+use skep_ebpf_loader::tables::Change;
 use skep_tests::{NetBox, cgroup::CgroupTree, netbox::command_in};
 
 use crate::rules::{self, Service};
-
-/// The ports of the server, each an endpoint of the service.
-const PORTS: [u16; 3] = [5001, 5002, 5003];
-/// The endpoints of the service that is dialled on the wire. Not the same: the kernel chooses TCP timestamps by
-/// the address that is dialled, so connections that ended on one way would hold up those on another.
-const WIRE_PORTS: [u16; 3] = [5011, 5012, 5013];
-const VIP_PORT: u16 = 80;
+use crate::stage::node::{PORTS, ServerProcess, TestNode, WIRE_PORTS, vip};
 
 /// One way from a client to the server.
 pub(crate) struct Row {
@@ -82,7 +74,7 @@ impl Ground {
     fn skep(&mut self, services: usize) -> Result<()> {
         let node = TestNode::with_data_plane("skep")?;
         let (client, server) = (&node.pods[0], &node.pods[1]);
-        node.program(services)?;
+        program(&node, services)?;
         let cgroup = Some(Arc::clone(&node.cgroup));
         let direct = SocketAddr::new(server.ips[0], PORTS[0]);
         self.serve(&server.netns, cgroup.as_deref(), server.ips[0])?;
@@ -108,7 +100,7 @@ impl Ground {
     fn rules(&mut self, flavour: &rules::Flavour, services: usize) -> Result<()> {
         let node = TestNode::new(flavour.label)?;
         let (client, server) = (&node.pods[0], &node.pods[1]);
-        rules::load(flavour, &node.netbox, &node.services(services))
+        rules::load(flavour, &node.netbox, &self::services(&node, services))
             .with_context(|| format!("load the rules of {}", flavour.label))?;
         self.serve(&server.netns, None, server.ips[0])?;
         self.row(flavour.row, &client.netns, None, vip(0));
@@ -140,146 +132,39 @@ impl Drop for Ground {
     }
 }
 
-/// The ClusterIP of a service.
-fn vip(number: usize) -> SocketAddr {
-    let host = u32::try_from(number).expect("few services") + 10;
-    SocketAddr::new(IpAddr::V4((u32::from(Ipv4Addr::new(10, 96, 0, 0)) + host).into()), VIP_PORT)
-}
-
-/// The load tool answering; it ends with this value.
-struct ServerProcess(Child);
-
-impl ServerProcess {
-    fn start(netns: &Path, cgroup: Option<&CgroupTree>, ip: IpAddr) -> Result<Self> {
-        let mut command = command_in(netns, cgroup, env!("CARGO_BIN_EXE_netload"));
-        command.args(["server", "--cpu", "1"]);
-        for port in PORTS.into_iter().chain(WIRE_PORTS) {
-            command.args(["--listen", &SocketAddr::new(ip, port).to_string()]);
-        }
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let mut lines = BufReader::new(child.stdout.take().context("the server's output")?).lines();
-        let made = Self(child);
-        for port in PORTS.into_iter().chain(WIRE_PORTS) {
-            lines.next().with_context(|| format!("the server does not answer on {port}"))??;
-        }
-        Ok(made)
-    }
-}
-
-impl Drop for ServerProcess {
-    fn drop(&mut self) {
-        // Its input closes, so it ends by itself.
-        drop(self.0.stdin.take());
-        if let Err(error) = self.0.wait() {
-            eprintln!("a server does not end: {error}");
-        }
-    }
-}
-
-/// A node with a client pod and a server pod.
-struct TestNode {
-    pods: [PodAttachment; 2],
-    data_plane: Option<Arc<DataPlane>>,
-    config: NetworkConfig,
-    cgroup: Arc<CgroupTree>,
-    netbox: NetBox,
-    pins: PathBuf,
-}
-
-impl TestNode {
-    fn new(label: &str) -> Result<Self> {
-        Self::make(label, |_, _| Ok(None))
-    }
-
-    fn with_data_plane(label: &str) -> Result<Self> {
-        Self::make(label, |cgroup, pins| {
-            let options = LoadOptions {
-                pin_dir: pins.to_owned(),
-                cgroup: Some(cgroup.unified().context("no cgroup v2 hierarchy")?.to_owned()),
-                ..LoadOptions::default()
-            };
-            Ok(Some(Arc::new(DataPlane::load(options).context("load the data plane")?)))
+/// The services. The first two are dialled; all have the same shape.
+fn services(node: &TestNode, count: usize) -> Vec<Service> {
+    let server = node.pods[1].ips[0];
+    (0..count)
+        .map(|number| Service {
+            vip: vip(number),
+            backends: if number == 1 { WIRE_PORTS } else { PORTS }
+                .map(|port| SocketAddr::new(server, port))
+                .into(),
         })
-    }
-
-    fn make(
-        label: &str,
-        load: impl FnOnce(&CgroupTree, &Path) -> Result<Option<Arc<DataPlane>>> + Send,
-    ) -> Result<Self> {
-        let netbox = NetBox::new(label)?;
-        let dir = netbox.dir()?;
-        let cgroup = Arc::new(CgroupTree::create(netbox.name())?);
-        let pins = Path::new("/sys/fs/bpf").join(netbox.name());
-        netbox.ip("address add 192.168.77.1/32 dev lo")?;
-        // Everything about interfaces happens inside the node's namespace, attaching programs too.
-        let (data_plane, config, pods) = netbox.run_async(|| async {
-            let data_plane = load(&cgroup, &pins)?;
-            let config = NetworkConfig {
-                run_dir: dir.join("run"),
-                state_dir: dir.join("state"),
-                pod_cidrs: vec!["10.244.1.0/24".parse()?],
-                service_cidrs: vec!["10.96.0.0/12".parse()?],
-                node_ips: vec!["192.168.77.1".parse()?],
-                data_plane: data_plane.clone().map(|plane| plane as Arc<dyn PodDataPath>),
-                ..NetworkConfig::default()
-            };
-            let network = PodNetwork::new(config.clone()).await?;
-            let pod = |uid: &str| PodRequest { uid: uid.into(), namespace: "bench".into(), name: uid.into() };
-            let pods = [network.setup(&pod("client")).await?, network.setup(&pod("server")).await?];
-            anyhow::Ok((data_plane, config, pods))
-        })??;
-        Ok(Self { pods, data_plane, config, cgroup, netbox, pins })
-    }
-
-    /// The services. The first two are dialled; all have the same shape.
-    fn services(&self, count: usize) -> Vec<Service> {
-        let server = self.pods[1].ips[0];
-        (0..count)
-            .map(|number| Service {
-                vip: vip(number),
-                backends: if number == 1 { WIRE_PORTS } else { PORTS }
-                    .map(|port| SocketAddr::new(server, port))
-                    .into(),
-            })
-            .collect()
-    }
-
-    /// Writes the services into the maps, in the order that the service proxy keeps.
-    fn program(&self, count: usize) -> Result<()> {
-        let maps = self.data_plane.as_ref().context("no data plane")?.services();
-        for (number, service) in (1_u32..).zip(self.services(count)) {
-            let mut changes = Vec::new();
-            for (slot, target) in (1_u32..).zip(&service.backends) {
-                let id = number * 16 + slot;
-                let (addr, port_be) = (Addr::from(target.ip()), target.port().to_be());
-                changes.push(Change::PutBackend(
-                    id,
-                    Backend { addr, port_be, protocol: TCP, state: backend::ACTIVE },
-                ));
-                changes.push(Change::PutSlot(SlotKey { set: number, slot }, id));
-            }
-            let slots = u32::try_from(service.backends.len())?;
-            changes.push(Change::PutSet(number, Set { count: slots, ..Set::default() }));
-            let key = FrontendKey::new(service.vip.ip().into(), service.vip.port().to_be(), TCP);
-            let value = Frontend { external_set: number, internal_set: number, flags: frontend::CLUSTER_IP };
-            changes.push(Change::PutFrontend(key, value));
-            changes.iter().try_for_each(|change| maps.apply(change))?;
-        }
-        Ok(())
-    }
+        .collect()
 }
 
-impl Drop for TestNode {
-    fn drop(&mut self) {
-        let purged = self.netbox.run_async(|| async {
-            PodNetwork::purge(&self.config.run_dir, &self.config.state_dir).await?;
-            if self.data_plane.is_some() {
-                DataPlane::purge(&self.pins)?;
-            }
-            anyhow::Ok(())
-        });
-        if let Err(error) = purged.and_then(std::convert::identity) {
-            eprintln!("node {} leaves something behind: {error:#}", self.netbox.name());
+/// Writes the services into the maps, in the order that the service proxy keeps.
+fn program(node: &TestNode, count: usize) -> Result<()> {
+    let maps = node.data_plane.as_ref().context("no data plane")?.services();
+    for (number, service) in (1_u32..).zip(services(node, count)) {
+        let mut changes = Vec::new();
+        for (slot, target) in (1_u32..).zip(&service.backends) {
+            let id = number * 16 + slot;
+            let (addr, port_be) = (Addr::from(target.ip()), target.port().to_be());
+            changes.push(Change::PutBackend(
+                id,
+                Backend { addr, port_be, protocol: TCP, state: backend::ACTIVE },
+            ));
+            changes.push(Change::PutSlot(SlotKey { set: number, slot }, id));
         }
+        let slots = u32::try_from(service.backends.len())?;
+        changes.push(Change::PutSet(number, Set { count: slots, ..Set::default() }));
+        let key = FrontendKey::new(service.vip.ip().into(), service.vip.port().to_be(), TCP);
+        let value = Frontend { external_set: number, internal_set: number, flags: frontend::CLUSTER_IP };
+        changes.push(Change::PutFrontend(key, value));
+        changes.iter().try_for_each(|change| maps.apply(change))?;
     }
+    Ok(())
 }

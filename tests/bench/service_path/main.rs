@@ -8,6 +8,8 @@ mod ground;
 mod plot;
 mod report;
 mod rules;
+#[path = "../stage.rs"]
+mod stage;
 
 use std::{path::PathBuf, process::Command, time::Duration};
 

@@ -8,6 +8,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use nix::libc::linger;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::time::Instant;
 
 use super::{AGAIN, Mode, ONCE, Report, SINK};
@@ -86,6 +88,7 @@ fn one(plan: &Plan, start: Instant) -> Result<Tally> {
         Mode::TcpRr => requests(plan, start),
         Mode::UdpRr => datagrams(plan, start),
         Mode::Stream => stream(plan, start),
+        Mode::Connect => handshakes(plan, start),
     }
 }
 
@@ -133,6 +136,28 @@ fn connections(plan: &Plan, start: Instant) -> Result<Tally> {
             _ => Err(ErrorKind::InvalidData.into()),
         }
     })
+}
+
+/// Only the handshake counts; a reset ends each connection, so that no port stays in use.
+fn handshakes(plan: &Plan, start: Instant) -> Result<Tally> {
+    let mut tally = Tally::default();
+    while start.elapsed() < plan.time {
+        let before = Instant::now();
+        match TcpStream::connect(plan.target) {
+            Ok(stream) => {
+                let took = u64::try_from(before.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                tally.latencies.record(took);
+                setsockopt(&stream, sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 })?;
+            }
+            Err(error) => {
+                tally.errors += 1;
+                if tally.latencies.count() == 0 && tally.errors >= 3 {
+                    return Err(error).with_context(|| format!("{} {}", plan.mode.name(), plan.target));
+                }
+            }
+        }
+    }
+    Ok(tally)
 }
 
 fn connect(plan: &Plan) -> Result<TcpStream> {

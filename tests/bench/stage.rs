@@ -1,0 +1,6 @@
+//! What the benchmarks of services share.
+
+#[path = "stage/node.rs"]
+pub(crate) mod node;
+#[path = "stage/stats.rs"]
+pub(crate) mod stats;
