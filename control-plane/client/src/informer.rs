@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::Api;
 use crate::error::{Error, Result};
-use crate::kind::Stored;
+use crate::kind::{Identity, Kept, Stored};
 use crate::params::{ListParams, WatchParams};
 use crate::retry::Backoff;
 use crate::watch::WatchEvent;
@@ -29,28 +29,38 @@ const CHUNK: u32 = 5_000;
 /// Watches end by themselves after this long, a little spread so that they do not end together.
 const WATCH_SECONDS: std::ops::Range<u32> = 300..600;
 
-type Callback<K> = Box<dyn Fn(Option<&Arc<K>>, Option<&Arc<K>>) + Send + Sync>;
+type Callback<P> = Box<dyn Fn(Option<&Arc<P>>, Option<&Arc<P>>) + Send + Sync>;
 
-/// A list + watch to be started.
-pub struct Informer<K> {
+/// A list + watch to be started: of objects `K`, of which `P` is kept.
+pub struct Informer<K, P = K> {
     api: Api<K>,
     params: ListParams,
-    callbacks: Vec<Callback<K>>,
-    writer: Writer<K>,
+    project: Box<dyn Fn(K) -> P + Send + Sync>,
+    callbacks: Vec<Callback<P>>,
+    writer: Writer<P>,
 }
 
 impl<K: Stored> Informer<K> {
     /// Of the objects that `params` selects (its limit and revision are not used).
     pub fn new(api: Api<K>, params: ListParams) -> Self {
-        Self { api, params, callbacks: Vec::new(), writer: Writer::new() }
+        Self { api, params, project: Box::new(|object| object), callbacks: Vec::new(), writer: Writer::new() }
     }
 
+    /// Keeps a part of each object only. To be called before anything else.
+    #[must_use]
+    pub fn project<P: Kept>(self, project: impl Fn(K) -> P + Send + Sync + 'static) -> Informer<K, P> {
+        let Self { api, params, .. } = self;
+        Informer { api, params, project: Box::new(project), callbacks: Vec::new(), writer: Writer::new() }
+    }
+}
+
+impl<K: Stored, P: Kept> Informer<K, P> {
     /// Calls back for each change as `(old, new)`; one of them is `None` for a coming or a going.
     /// Callbacks must be quick: they hold up the watch.
     #[must_use]
     pub fn on_change<F>(mut self, callback: F) -> Self
     where
-        F: Fn(Option<&Arc<K>>, Option<&Arc<K>>) + Send + Sync + 'static,
+        F: Fn(Option<&Arc<P>>, Option<&Arc<P>>) + Send + Sync + 'static,
     {
         self.add_callback(callback);
         self
@@ -59,25 +69,25 @@ impl<K: Stored> Informer<K> {
     /// Like `on_change`, for an informer several parties share before it is started.
     pub fn add_callback<F>(&mut self, callback: F)
     where
-        F: Fn(Option<&Arc<K>>, Option<&Arc<K>>) + Send + Sync + 'static,
+        F: Fn(Option<&Arc<P>>, Option<&Arc<P>>) + Send + Sync + 'static,
     {
         self.callbacks.push(Box::new(callback));
     }
 
     /// Keeps an index: `Store::indexed(key)` gives the objects for which `keys` holds that key.
     #[must_use]
-    pub fn index_by(mut self, keys: impl Fn(&K) -> Vec<String> + Send + Sync + 'static) -> Self {
+    pub fn index_by(mut self, keys: impl Fn(&P) -> Vec<String> + Send + Sync + 'static) -> Self {
         self.writer.set_index(keys);
         self
     }
 
     /// The store it will fill. Callbacks that want to look at the store can capture it.
-    pub fn store(&self) -> Store<K> {
+    pub fn store(&self) -> Store<P> {
         self.writer.store()
     }
 
     /// Starts the task.
-    pub fn spawn(self, tracker: &TaskTracker, cancel: CancellationToken) -> Store<K> {
+    pub fn spawn(self, tracker: &TaskTracker, cancel: CancellationToken) -> Store<P> {
         let store = self.store();
         tracker.spawn(async move {
             // Cancel-safe: all state dies with the task.
@@ -132,21 +142,27 @@ impl<K: Stored> Informer<K> {
 
     async fn relist(&mut self) -> Result<String> {
         let mut params = ListParams { limit: Some(CHUNK), resource_version: None, ..self.params.clone() };
-        let mut items: Vec<Arc<K>> = Vec::new();
+        let mut items: Vec<Arc<P>> = Vec::new();
         let revision = loop {
             let chunk = self.api.list(&params).await?;
-            items.extend(chunk.items.into_iter().map(Arc::new));
+            items.extend(chunk.items.into_iter().map(|item| Arc::new((self.project)(item))));
             match chunk.metadata.continue_ {
                 Some(token) if !token.is_empty() => params.continue_token = Some(token),
                 _ => break chunk.metadata.resource_version.unwrap_or_default(),
             }
         };
-        let listed: HashSet<(String, String)> = items.iter().map(|i| key(&**i)).collect();
-        for gone in self.writer.keys() {
-            if !listed.contains(&gone) {
-                let changes = self.writer.remove(&gone.0, &gone.1);
-                self.report(&changes);
-            }
+        let gone: Vec<(String, String)> = {
+            let listed: HashSet<(&str, &str)> = items
+                .iter()
+                .map(|item| item.identity())
+                .map(|identity| (identity.namespace, identity.name))
+                .collect();
+            let is_gone = |(namespace, name): &(String, String)| !listed.contains(&(namespace, name));
+            self.writer.keys().into_iter().filter(is_gone).collect()
+        };
+        for (namespace, name) in gone {
+            let changes = self.writer.remove(&namespace, &name);
+            self.report(&changes);
         }
         for item in items {
             let changes = self.writer.put(item);
@@ -182,11 +198,11 @@ impl<K: Stored> Informer<K> {
             let (revision, changes) = match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     let revision = object.meta().resource_version.clone();
-                    (revision, self.writer.put(Arc::new(object)))
+                    (revision, self.writer.put(Arc::new((self.project)(object))))
                 }
                 WatchEvent::Deleted(object) => {
-                    let (namespace, name) = key(&object);
-                    (object.meta().resource_version.clone(), self.writer.remove(&namespace, &name))
+                    let Identity { namespace, name, .. } = object.identity();
+                    (object.meta().resource_version.clone(), self.writer.remove(namespace, name))
                 }
                 WatchEvent::Bookmark { resource_version, .. } => (Some(resource_version), Vec::new()),
             };
@@ -201,7 +217,7 @@ impl<K: Stored> Informer<K> {
         }
     }
 
-    fn report(&self, changes: &[Change<K>]) {
+    fn report(&self, changes: &[Change<P>]) {
         for (old, new) in changes {
             for callback in &self.callbacks {
                 callback(old.as_ref(), new.as_ref());
@@ -212,9 +228,4 @@ impl<K: Stored> Informer<K> {
 
 fn fresh_backoff() -> Backoff {
     Backoff::endless(Duration::from_millis(50), Duration::from_secs(15))
-}
-
-fn key<K: Stored>(object: &K) -> (String, String) {
-    let meta = object.meta();
-    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fmt::Debug;
+use std::hash::{Hash as _, Hasher as _};
 
 /// A built-in kind with its Rust type. Implemented for all of them.
 pub trait Kind:
@@ -45,6 +46,51 @@ pub trait Stored: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + '
 impl<K: Kind> Stored for K {
     fn meta(&self) -> &ObjectMeta {
         self.metadata()
+    }
+}
+
+/// What an informer must know of an object to keep it. All that can be read from the API has it; a caller that needs a
+/// part of each object only keeps that part, see `Informer::project`.
+pub trait Kept: Send + Sync + 'static {
+    /// Which object, and which state of it.
+    fn identity(&self) -> Identity<'_>;
+}
+
+/// Which object, and which state of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity<'a> {
+    /// Its namespace; empty for cluster-scoped objects.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// A digest of its UID: another object of the same name has another.
+    pub uid: u64,
+    /// A digest of its resource version, if it has one.
+    pub revision: Option<u64>,
+}
+
+impl<'a> Identity<'a> {
+    /// From metadata.
+    pub fn of(meta: &'a ObjectMeta) -> Self {
+        Self {
+            namespace: meta.namespace.as_deref().unwrap_or_default(),
+            name: meta.name.as_deref().unwrap_or_default(),
+            uid: Self::digest(meta.uid.as_deref().unwrap_or_default()),
+            revision: meta.resource_version.as_deref().map(Self::digest),
+        }
+    }
+
+    /// The digest of a UID or of a resource version.
+    pub fn digest(text: &str) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        text.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+impl<K: Stored> Kept for K {
+    fn identity(&self) -> Identity<'_> {
+        Identity::of(self.meta())
     }
 }
 

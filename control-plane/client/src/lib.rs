@@ -30,7 +30,7 @@ pub use client::{Body, Client};
 pub use config::ClientConfig;
 pub use error::{Error, Result};
 pub use informer::{Informer, Store};
-pub use kind::{DynamicObject, Kind, PartialObject, Stored};
+pub use kind::{DynamicObject, Identity, Kept, Kind, PartialObject, Stored};
 pub use params::{DeleteParams, ListParams, Patch, PatchParams, Preconditions, Propagation, WatchParams};
 pub use queue::WorkQueue;
 pub use watch::WatchEvent;

@@ -8,25 +8,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use skep_ebpf_abi::Addr;
 use skep_ebpf_abi::service::{FrontendKey, frontend};
 
-use crate::endpoints::{endpoints_of, protocol_number};
+use crate::endpoints::endpoints_of;
 use crate::names::{BackendName, Scope, ServiceName, SetName};
+use crate::objects::{Port, Served, ServiceView, SliceView};
 use crate::select::select;
-
-/// The label by which a service asks for another proxy.
-const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
-/// How long affinity lasts unless the service says otherwise.
-const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
 
 /// What must be known of the own node.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct NodeView {
-    /// The node's name.
-    pub name: String,
     /// Its zone, from the topology label.
     pub zone: Option<String>,
     /// Where node ports are served; loopback included.
@@ -80,27 +72,17 @@ pub struct HealthCheck {
 }
 
 /// The tables of a service; empty for one that is not ours or has no address.
-pub fn service_tables(service: &Service, slices: &[Arc<EndpointSlice>], node: &NodeView) -> ServiceTables {
+pub fn service_tables(service: &ServiceView, slices: &[Arc<SliceView>], node: &NodeView) -> ServiceTables {
     let mut tables = ServiceTables::default();
-    let Some(spec) = &service.spec else { return tables };
-    let other_proxy = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(OTHER_PROXY));
-    let headless = spec.cluster_ip.as_deref().is_none_or(|ip| ip.is_empty() || ip == "None");
-    if other_proxy || headless || spec.type_.as_deref() == Some("ExternalName") {
-        return tables;
-    }
-    let name = ServiceName {
-        namespace: service.metadata.namespace.clone().unwrap_or_default(),
-        name: service.metadata.name.clone().unwrap_or_default(),
-    };
-    tables.health = health_check(spec, slices, &node.name);
-    let frontends = addresses(service, spec, node);
-    for port in spec.ports.iter().flatten() {
-        let Some(protocol) = protocol_number(port.protocol.as_deref()) else { continue };
+    let Some(served) = service.served.as_deref() else { return tables };
+    tables.health = served.health_port.map(|port| HealthCheck { port, local_endpoints: ready_here(slices) });
+    let frontends = frontends(served, node);
+    for port in &served.ports {
         for v6 in [false, true] {
             let of_family: Vec<&Frontend> =
                 frontends.iter().filter(|frontend| frontend.address.is_ipv6() == v6).collect();
             if !of_family.is_empty() {
-                PortTables { spec, slices, node, name: &name, port, protocol, v6 }
+                PortTables { served, slices, node, name: &service.name, port, v6 }
                     .fill(&of_family, &mut tables);
             }
         }
@@ -108,26 +90,12 @@ pub fn service_tables(service: &Service, slices: &[Arc<EndpointSlice>], node: &N
     tables
 }
 
-fn health_check(spec: &ServiceSpec, slices: &[Arc<EndpointSlice>], node: &str) -> Option<HealthCheck> {
-    let port =
-        spec.health_check_node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)?;
-    if spec.type_.as_deref() != Some("LoadBalancer")
-        || spec.external_traffic_policy.as_deref() != Some("Local")
-    {
-        return None;
-    }
-    // Endpoints that end must fail the check while they still serve, so that balancers turn away in time.
-    let ready: BTreeSet<&String> = slices
-        .iter()
-        .flat_map(|slice| slice.endpoints.iter().flatten())
-        .filter(|endpoint| endpoint.node_name.as_deref() == Some(node))
-        .filter(|endpoint| {
-            let conditions = endpoint.conditions.as_ref();
-            conditions.and_then(|conditions| conditions.ready).unwrap_or(true)
-        })
-        .filter_map(|endpoint| endpoint.addresses.first())
-        .collect();
-    Some(HealthCheck { port, local_endpoints: ready.len() })
+/// How many endpoints of this node are ready: those that end must fail a health check while they still serve, so that
+/// balancers turn away in time.
+fn ready_here(slices: &[Arc<SliceView>]) -> usize {
+    let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+    let ready = endpoints.filter(|endpoint| endpoint.local && endpoint.ready);
+    ready.map(|endpoint| endpoint.addr).collect::<BTreeSet<Addr>>().len()
 }
 
 /// An address a service is dialled at.
@@ -136,63 +104,35 @@ struct Frontend {
     kind: u32,
 }
 
-fn addresses(service: &Service, spec: &ServiceSpec, node: &NodeView) -> Vec<Frontend> {
-    let mut frontends = Vec::new();
-    let mut add = |text: &str, kind| {
-        if let Ok(address) = text.parse() {
-            frontends.push(Frontend { address, kind });
-        }
-    };
-    match spec.cluster_ips.as_deref() {
-        Some(ips) if !ips.is_empty() => ips.iter().for_each(|ip| add(ip, frontend::CLUSTER_IP)),
-        _ => add(spec.cluster_ip.as_deref().unwrap_or_default(), frontend::CLUSTER_IP),
-    }
-    for ip in spec.external_ips.iter().flatten() {
-        add(ip, frontend::EXTERNAL_IP);
-    }
-    if spec.type_.as_deref() == Some("LoadBalancer") {
-        let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-        for ingress in status.and_then(|status| status.ingress.as_ref()).into_iter().flatten() {
-            // With the mode "Proxy" the balancer must see the traffic itself.
-            if ingress.ip_mode.as_deref() != Some("Proxy") {
-                add(ingress.ip.as_deref().unwrap_or_default(), frontend::LOAD_BALANCER);
-            }
-        }
-    }
-    // A service whose family is single gets node ports of that family only.
-    let families: BTreeSet<bool> = match spec.ip_families.as_deref() {
-        Some(families) if !families.is_empty() => families.iter().map(|family| family == "IPv6").collect(),
-        _ => frontends.iter().map(|frontend| frontend.address.is_ipv6()).collect(),
-    };
-    for address in node.node_port_addresses.iter().filter(|address| families.contains(&address.is_ipv6())) {
-        frontends.push(Frontend { address: *address, kind: frontend::NODE_PORT });
-    }
-    frontends
+fn frontends(served: &Served, node: &NodeView) -> Vec<Frontend> {
+    let own = served.addresses.iter().map(|(address, kind)| Frontend { address: *address, kind: *kind });
+    let of_node = node
+        .node_port_addresses
+        .iter()
+        .filter(|address| served.families[usize::from(address.is_ipv6())])
+        .map(|address| Frontend { address: *address, kind: frontend::NODE_PORT });
+    own.chain(of_node).collect()
 }
 
 struct PortTables<'a> {
-    spec: &'a ServiceSpec,
-    slices: &'a [Arc<EndpointSlice>],
+    served: &'a Served,
+    slices: &'a [Arc<SliceView>],
     node: &'a NodeView,
     name: &'a ServiceName,
-    port: &'a ServicePort,
-    protocol: u8,
+    port: &'a Port,
     v6: bool,
 }
 
 impl PortTables<'_> {
     fn fill(&self, frontends: &[&Frontend], tables: &mut ServiceTables) {
-        let internal_scope = scope(self.spec.internal_traffic_policy.as_deref());
-        let external_scope = scope(self.spec.external_traffic_policy.as_deref());
+        let (internal_scope, external_scope) = (self.served.internal, self.served.external);
         for frontend in frontends {
-            let number =
-                if frontend.kind == frontend::NODE_PORT { self.port.node_port } else { Some(self.port.port) };
-            let Some(number) =
-                number.and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0)
-            else {
+            let is_node_port = frontend.kind == frontend::NODE_PORT;
+            let number = if is_node_port { self.port.node_port } else { self.port.number };
+            if number == 0 {
                 continue;
-            };
-            let key = FrontendKey::new(Addr::from(frontend.address), number.to_be(), self.protocol);
+            }
+            let key = FrontendKey::new(Addr::from(frontend.address), number.to_be(), self.port.protocol);
             let mut flags = frontend.kind;
             let (external, internal) = if frontend.kind == frontend::CLUSTER_IP {
                 (internal_scope, internal_scope)
@@ -214,44 +154,34 @@ impl PortTables<'_> {
 
     /// Makes the set unless another frontend has; its name.
     fn set(&self, scope: Scope, tables: &mut ServiceTables) -> SetName {
-        let port = self.port.name.clone().unwrap_or_default();
-        let name = SetName { service: self.name.clone(), port, protocol: self.protocol, v6: self.v6, scope };
+        let name = SetName {
+            service: self.name.clone(),
+            port: self.port.name.to_string(),
+            protocol: self.port.protocol,
+            v6: self.v6,
+            scope,
+        };
         if tables.sets.contains_key(&name) {
             return name;
         }
-        let endpoints = endpoints_of(self.slices, &name.port, self.protocol, self.v6, &self.node.name);
-        let selected = select(&endpoints, scope, &self.node.name, self.node.zone.as_deref());
+        let endpoints = endpoints_of(self.slices, &name.port, name.protocol, self.v6);
+        let selected = select(&endpoints, scope, self.node.zone.as_deref());
         let set = DesiredSet {
             backends: selected.backends,
             known: endpoints.iter().map(|endpoint| endpoint.backend).collect(),
-            affinity_seconds: affinity_seconds(self.spec),
+            affinity_seconds: self.served.affinity_seconds,
             drop_when_empty: selected.only_elsewhere,
         };
         tables.sets.insert(name.clone(), set);
         name
     }
 
-    /// Whether there are ranges; one that cannot be read allows nobody, as leaving it out would allow everybody.
+    /// Adds the ranges of this family; whether there are any of either.
     fn add_ranges(&self, set: &SetName, tables: &mut ServiceTables) -> bool {
-        let ranges = self.spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
-        for range in ranges.iter().filter_map(|range| range.trim().parse::<IpNet>().ok()) {
-            if matches!(range, IpNet::V6(_)) == self.v6 {
-                tables.ranges.insert((set.clone(), range.trunc()));
-            }
+        let Some(ranges) = &self.served.ranges else { return false };
+        for range in ranges.iter().filter(|range| matches!(range, IpNet::V6(_)) == self.v6) {
+            tables.ranges.insert((set.clone(), *range));
         }
-        !ranges.is_empty()
+        true
     }
-}
-
-fn scope(policy: Option<&str>) -> Scope {
-    if policy == Some("Local") { Scope::Local } else { Scope::Cluster }
-}
-
-fn affinity_seconds(spec: &ServiceSpec) -> u32 {
-    if spec.session_affinity.as_deref() != Some("ClientIP") {
-        return 0;
-    }
-    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
-    let seconds = config.and_then(|config| config.timeout_seconds);
-    seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(DEFAULT_AFFINITY_SECONDS)
 }

@@ -13,8 +13,8 @@ use skep_ebpf_abi::Addr;
 use skep_ebpf_abi::service::{FrontendKey, frontend};
 
 use crate::desired::{DesiredFrontend, DesiredSet, NodeView, ServiceTables};
-use crate::endpoints::protocol_number;
 use crate::names::{BackendName, Scope, ServiceName, SetName};
+use crate::objects::protocol_number;
 
 /// A port of a pod that the node serves.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

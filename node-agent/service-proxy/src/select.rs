@@ -15,76 +15,78 @@ pub(crate) struct Selected {
 
 /// Selects for `scope` as kube-proxy does: the ready ones (near ones if the hints of all of them allow it), and when
 /// no endpoint is ready, those that terminate but still serve (KEP-1669).
-pub(crate) fn select(endpoints: &[Endpoint], scope: Scope, node: &str, zone: Option<&str>) -> Selected {
+pub(crate) fn select(endpoints: &[Endpoint<'_>], scope: Scope, zone: Option<&str>) -> Selected {
     match scope {
         Scope::Cluster => {
-            let ready: Vec<&Endpoint> = endpoints.iter().filter(|endpoint| endpoint.ready).collect();
+            let ready: Vec<&Endpoint<'_>> = endpoints.iter().filter(|endpoint| endpoint.view.ready).collect();
             if ready.is_empty() {
-                return Selected { backends: names(last_resort(endpoints)), only_elsewhere: false };
+                return Selected { backends: names(last_resort(endpoints.iter())), only_elsewhere: false };
             }
-            Selected { backends: names(near(&ready, node, zone).unwrap_or(ready)), only_elsewhere: false }
+            Selected { backends: names(near(&ready, zone).unwrap_or(ready)), only_elsewhere: false }
         }
         // A local policy is stricter than any hint.
         Scope::Local => {
-            let local: Vec<Endpoint> = endpoints.iter().filter(|endpoint| endpoint.local).cloned().collect();
-            let mut backends = names(local.iter().filter(|endpoint| endpoint.ready));
+            let local = || endpoints.iter().filter(|endpoint| endpoint.view.local);
+            let mut backends = names(local().filter(|endpoint| endpoint.view.ready));
             if backends.is_empty() {
-                backends = names(last_resort(&local));
+                backends = names(last_resort(local()));
             }
-            let elsewhere = endpoints.iter().any(|endpoint| endpoint.ready || endpoint.serving);
+            let elsewhere = endpoints.iter().any(|endpoint| endpoint.view.ready || endpoint.view.serving);
             let only_elsewhere = backends.is_empty() && elsewhere;
             Selected { backends, only_elsewhere }
         }
     }
 }
 
-fn last_resort(endpoints: &[Endpoint]) -> impl Iterator<Item = &Endpoint> {
-    endpoints.iter().filter(|endpoint| endpoint.serving && endpoint.terminating)
+fn last_resort<'e, 'a: 'e>(
+    endpoints: impl Iterator<Item = &'e Endpoint<'a>>,
+) -> impl Iterator<Item = &'e Endpoint<'a>> {
+    endpoints.filter(|endpoint| endpoint.view.serving && endpoint.view.terminating)
 }
 
 /// The endpoints hinted at this node or zone; `None` when the hints cannot be followed.
-fn near<'a>(ready: &[&'a Endpoint], node: &str, zone: Option<&str>) -> Option<Vec<&'a Endpoint>> {
-    if ready.iter().all(|endpoint| !endpoint.for_nodes.is_empty()) {
-        let here: Vec<&Endpoint> = ready
-            .iter()
-            .copied()
-            .filter(|endpoint| endpoint.for_nodes.iter().any(|name| name == node))
-            .collect();
+fn near<'e, 'a>(ready: &[&'e Endpoint<'a>], zone: Option<&str>) -> Option<Vec<&'e Endpoint<'a>>> {
+    if ready.iter().all(|endpoint| endpoint.view.node_hint.is_some()) {
+        let here: Vec<&Endpoint<'_>> =
+            ready.iter().copied().filter(|endpoint| endpoint.view.node_hint == Some(true)).collect();
         if !here.is_empty() {
             return Some(here);
         }
     }
     let zone = zone?;
-    if ready.iter().any(|endpoint| endpoint.for_zones.is_empty()) {
+    if ready.iter().any(|endpoint| endpoint.view.zones.is_none()) {
         return None;
     }
-    let here: Vec<&Endpoint> =
-        ready.iter().copied().filter(|endpoint| endpoint.for_zones.iter().any(|name| name == zone)).collect();
+    let is_here = |endpoint: &&Endpoint<'_>| {
+        endpoint.view.zones.as_ref().is_some_and(|zones| zones.iter().any(|name| **name == *zone))
+    };
+    let here: Vec<&Endpoint<'_>> = ready.iter().copied().filter(is_here).collect();
     if here.is_empty() { None } else { Some(here) }
 }
 
-fn names<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> BTreeSet<BackendName> {
+fn names<'e, 'a: 'e>(endpoints: impl IntoIterator<Item = &'e Endpoint<'a>>) -> BTreeSet<BackendName> {
     endpoints.into_iter().map(|endpoint| endpoint.backend).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objects::EndpointView;
     use std::net::IpAddr;
 
-    /// `1 ready local zone=a node=n1`
-    fn endpoint(text: &str) -> Endpoint {
+    /// `1 ready local zone=a node=n1`, seen from the node n1.
+    fn endpoint(text: &str) -> EndpointView {
         let mut words = text.split(' ');
         let last = words.next().expect("a number");
         let address: IpAddr = format!("10.244.0.{last}").parse().expect("an address");
-        let mut endpoint = Endpoint {
-            backend: BackendName { addr: address.into(), port: 80, protocol: 6 },
+        let mut endpoint = EndpointView {
+            addr: address.into(),
+            zones: None,
             ready: false,
             serving: false,
             terminating: false,
             local: false,
-            for_zones: Vec::new(),
-            for_nodes: Vec::new(),
+            node_hint: None,
         };
         for word in words {
             match word.split_once('=') {
@@ -92,8 +94,8 @@ mod tests {
                 None if word == "serving" => endpoint.serving = true,
                 None if word == "terminating" => endpoint.terminating = true,
                 None if word == "local" => endpoint.local = true,
-                Some(("zone", zone)) => endpoint.for_zones.push(zone.to_owned()),
-                Some(("node", node)) => endpoint.for_nodes.push(node.to_owned()),
+                Some(("zone", zone)) => endpoint.zones = Some([zone.into()].into()),
+                Some(("node", node)) => endpoint.node_hint = Some(node == "n1"),
                 _ => panic!("{word}"),
             }
         }
@@ -102,8 +104,11 @@ mod tests {
 
     #[track_caller]
     fn check(endpoints: &[&str], scope: Scope, expected: &str) {
-        let endpoints: Vec<Endpoint> = endpoints.iter().map(|text| endpoint(text)).collect();
-        let selected = select(&endpoints, scope, "n1", Some("a"));
+        let views: Vec<EndpointView> = endpoints.iter().map(|text| endpoint(text)).collect();
+        let named = |view: &'_ EndpointView| BackendName { addr: view.addr, port: 80, protocol: 6 };
+        let endpoints: Vec<Endpoint<'_>> =
+            views.iter().map(|view| Endpoint { backend: named(view), view }).collect();
+        let selected = select(&endpoints, scope, Some("a"));
         let mut found: Vec<String> = selected
             .backends
             .iter()

@@ -58,6 +58,7 @@ async fn work(arguments: &AgentArguments) -> Result<()> {
     let loaded = started.elapsed();
     let (settled, cancel) = (watch::Sender::new(None), CancellationToken::new());
     let mut done = settled.subscribe();
+    let host_ports = watch::Sender::new(Some(Arc::default()));
     let config = ProxyConfig {
         node_name: "bench-node".to_owned(),
         mode: arguments.mode,
@@ -68,6 +69,7 @@ async fn work(arguments: &AgentArguments) -> Result<()> {
         cluster_cidrs: vec!["10.244.0.0/16".parse()?],
         service_cidrs: vec!["10.96.0.0/12".parse()?],
         netns_dir: arguments.run_dir.join("netns"),
+        host_ports: host_ports.subscribe(),
         record: Some(arguments.run_dir.join("proxy.json")),
         options: skep_service_proxy::ProxyOptions::default(),
         serve: ServeOptions::default(),

@@ -1,21 +1,21 @@
 //! What an informer knows: written by its one task, read by anybody.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
 
-use crate::kind::Stored;
+use crate::kind::Kept;
 
 /// `(old, new)`; one of them is `None` for a coming or a going.
 pub(super) type Change<K> = (Option<Arc<K>>, Option<Arc<K>>);
 
 struct Objects<K> {
-    by_namespace: HashMap<String, HashMap<String, Arc<K>>>,
+    by_namespace: HashMap<Box<str>, HashMap<Box<str>, Arc<K>>>,
     count: usize,
-    /// Index key to the (namespace, name) that have it, ordered for stable answers.
-    index: HashMap<String, BTreeSet<(String, String)>>,
+    /// Index key to the objects that have it, in the order of namespace and name for stable answers.
+    index: HashMap<Box<str>, Vec<Arc<K>>>,
 }
 
 struct Shared<K> {
@@ -53,7 +53,7 @@ impl<K> std::fmt::Debug for Store<K> {
     }
 }
 
-impl<K: Stored> Store<K> {
+impl<K: Kept> Store<K> {
     /// One object; the namespace of cluster-scoped objects is `""`.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         self.shared.read().by_namespace.get(namespace)?.get(name).cloned()
@@ -72,9 +72,7 @@ impl<K: Stored> Store<K> {
 
     /// The objects under a key of the index; none without an index.
     pub fn indexed(&self, key: &str) -> Vec<Arc<K>> {
-        let objects = self.shared.read();
-        let Some(names) = objects.index.get(key) else { return Vec::new() };
-        names.iter().filter_map(|(ns, name)| objects.by_namespace.get(ns)?.get(name).cloned()).collect()
+        self.shared.read().index.get(key).cloned().unwrap_or_default()
     }
 
     /// How many objects.
@@ -118,7 +116,7 @@ pub(super) struct Writer<K> {
     index: Option<IndexFn<K>>,
 }
 
-impl<K: Stored> Writer<K> {
+impl<K: Kept> Writer<K> {
     pub(super) fn new() -> Self {
         let objects = Objects { by_namespace: HashMap::new(), count: 0, index: HashMap::new() };
         let shared = Shared {
@@ -141,31 +139,34 @@ impl<K: Stored> Writer<K> {
     pub(super) fn keys(&self) -> Vec<(String, String)> {
         let objects = self.shared.read();
         let names = objects.by_namespace.iter();
-        names.flat_map(|(ns, m)| m.keys().map(|name| (ns.clone(), name.clone()))).collect()
+        names.flat_map(|(ns, m)| m.keys().map(|name| (ns.to_string(), name.to_string()))).collect()
     }
 
     /// Stores an object; nothing is reported when this very revision is already there.
     pub(super) fn put(&self, new: Arc<K>) -> Vec<Change<K>> {
-        let meta = new.meta();
-        let namespace = meta.namespace.clone().unwrap_or_default();
-        let name = meta.name.clone().unwrap_or_default();
+        let identity = new.identity();
         let mut objects = self.shared.write();
-        let place = objects.by_namespace.entry(namespace.clone()).or_default();
-        let old = place.insert(name.clone(), new.clone());
+        let place = match objects.by_namespace.get_mut(identity.namespace) {
+            Some(place) => place,
+            None => objects.by_namespace.entry(identity.namespace.into()).or_default(),
+        };
+        let old = match place.get_mut(identity.name) {
+            Some(place) => Some(std::mem::replace(place, new.clone())),
+            None => place.insert(identity.name.into(), new.clone()),
+        };
         if old.is_none() {
             objects.count += 1;
         }
-        self.reindex(&mut objects, (&namespace, &name), old.as_deref(), Some(&*new));
+        self.reindex(&mut objects, old.as_ref(), Some(&new));
         drop(objects);
+        let before = old.as_deref().map(Kept::identity);
+        let is_other = before.is_some_and(|before| before.uid != identity.uid);
+        let is_same =
+            before.is_some_and(|before| before.revision.is_some() && before.revision == identity.revision);
         match old {
             None => vec![(None, Some(new))],
-            Some(old) if old.meta().uid != new.meta().uid => vec![(Some(old), None), (None, Some(new))],
-            Some(old)
-                if old.meta().resource_version.is_some()
-                    && old.meta().resource_version == new.meta().resource_version =>
-            {
-                Vec::new()
-            }
+            Some(old) if is_other => vec![(Some(old), None), (None, Some(new))],
+            Some(_) if is_same => Vec::new(),
             Some(old) => vec![(Some(old), Some(new))],
         }
     }
@@ -178,25 +179,39 @@ impl<K: Stored> Writer<K> {
             objects.by_namespace.remove(namespace);
         }
         objects.count -= 1;
-        self.reindex(&mut objects, (namespace, name), Some(&*old), None);
+        self.reindex(&mut objects, Some(&old), None);
         vec![(Some(old), None)]
     }
 
-    fn reindex(&self, objects: &mut Objects<K>, at: (&str, &str), old: Option<&K>, new: Option<&K>) {
+    fn reindex(&self, objects: &mut Objects<K>, old: Option<&Arc<K>>, new: Option<&Arc<K>>) {
         let Some(keys) = &self.index else { return };
-        let at = (at.0.to_owned(), at.1.to_owned());
-        let before = old.map(keys).unwrap_or_default();
-        let after = new.map(keys).unwrap_or_default();
+        let place_of = |object: &Arc<K>, list: &Vec<Arc<K>>| {
+            let identity = object.identity();
+            let at = (identity.namespace, identity.name);
+            list.binary_search_by(|other| {
+                let other = other.identity();
+                (other.namespace, other.name).cmp(&at)
+            })
+        };
+        let before = old.map(|old| keys(old)).unwrap_or_default();
+        let after = new.map(|new| keys(new)).unwrap_or_default();
         for key in before.iter().filter(|k| !after.contains(k)) {
-            if let Some(names) = objects.index.get_mut(key) {
-                names.remove(&at);
-                if names.is_empty() {
-                    objects.index.remove(key);
+            if let (Some(old), Some(list)) = (old, objects.index.get_mut(key.as_str())) {
+                if let Ok(place) = place_of(old, list) {
+                    list.remove(place);
+                }
+                if list.is_empty() {
+                    objects.index.remove(key.as_str());
                 }
             }
         }
+        let Some(new) = new else { return };
         for key in after {
-            objects.index.entry(key).or_default().insert(at.clone());
+            let list = objects.index.entry(key.into()).or_default();
+            match place_of(new, list) {
+                Ok(place) => list[place] = new.clone(),
+                Err(place) => list.insert(place, new.clone()),
+            }
         }
     }
 

@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use skep_ebpf_loader::tables::{kind_name, protocol_name, socket_address};
 
 use super::{NodeView, ServiceTables, service_tables};
 use crate::names::Scope;
+use crate::objects::{ServiceView, SliceView};
 
 fn node() -> NodeView {
     NodeView {
-        name: "n1".to_owned(),
         zone: None,
         node_port_addresses: ["192.0.2.1", "127.0.0.1", "2001:db8::1"]
             .map(|text| text.parse().expect("an address"))
@@ -25,10 +24,10 @@ fn service(spec: &Value) -> Service {
     serde_json::from_value(object).expect("a service")
 }
 
-fn slice(family: &str, ports: &Value, endpoints: &Value) -> Arc<EndpointSlice> {
+fn slice(family: &str, ports: &Value, endpoints: &Value) -> Arc<SliceView> {
     let object =
         json!({"addressType": family, "metadata": {"name": "x"}, "ports": ports, "endpoints": endpoints});
-    Arc::new(serde_json::from_value(object).expect("a slice"))
+    Arc::new(SliceView::of(&serde_json::from_value(object).expect("a slice"), "n1"))
 }
 
 /// `address/protocol kind -> external | internal`, each as scope and backends.
@@ -54,15 +53,15 @@ fn dump(tables: &ServiceTables) -> Vec<String> {
 }
 
 #[track_caller]
-fn check(spec: &Value, slices: &[Arc<EndpointSlice>], expected: &[&str]) {
-    let mut found = dump(&service_tables(&service(spec), slices, &node()));
+fn check(spec: &Value, slices: &[Arc<SliceView>], expected: &[&str]) {
+    let mut found = dump(&service_tables(&ServiceView::of(&service(spec)), slices, &node()));
     let mut expected: Vec<String> = expected.iter().map(|&line| line.to_owned()).collect();
     found.sort();
     expected.sort();
     assert_eq!(found, expected);
 }
 
-fn two_pods() -> Vec<Arc<EndpointSlice>> {
+fn two_pods() -> Vec<Arc<SliceView>> {
     let endpoints = json!([
         {"addresses": ["10.244.0.5"], "nodeName": "n1", "conditions": {"ready": true}},
         {"addresses": ["10.244.1.6"], "nodeName": "n2"},
@@ -109,7 +108,7 @@ fn what_is_not_ours_has_no_tables() {
     let mut other = service(&json!({"clusterIP": "10.96.0.9", "ports": [{"port": 80}]}));
     other.metadata.labels =
         Some([("service.kubernetes.io/service-proxy-name".to_owned(), "x".to_owned())].into());
-    assert_eq!(service_tables(&other, &two_pods(), &node()), ServiceTables::default());
+    assert_eq!(service_tables(&ServiceView::of(&other), &two_pods(), &node()), ServiceTables::default());
 }
 
 #[test]
@@ -142,7 +141,7 @@ fn a_load_balancer_is_short_cut_unless_it_must_see_the_traffic() {
     let status = json!({"loadBalancer": {"ingress": [
         {"ip": "203.0.113.9"}, {"ip": "203.0.113.10", "ipMode": "Proxy"}, {"hostname": "x.example"}]}});
     service.status = Some(serde_json::from_value(status).expect("a status"));
-    let tables = service_tables(&service, &two_pods(), &node());
+    let tables = service_tables(&ServiceView::of(&service), &two_pods(), &node());
     let dumped = dump(&tables).join("\n");
     assert!(dumped.contains("203.0.113.9:80/TCP LoadBalancer"), "{dumped}");
     assert!(dumped.contains("203.0.113.1:80/TCP ExternalIP"), "{dumped}");
@@ -153,7 +152,7 @@ fn a_load_balancer_is_short_cut_unless_it_must_see_the_traffic() {
 #[test]
 fn affinity_has_its_default_timeout() {
     let seconds = |spec| {
-        let tables = service_tables(&service(&spec), &two_pods(), &node());
+        let tables = service_tables(&ServiceView::of(&service(&spec)), &two_pods(), &node());
         tables.sets.values().next().expect("a set").affinity_seconds
     };
     let with = |extra: Value| {

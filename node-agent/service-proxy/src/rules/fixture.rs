@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::Ground;
 use crate::desired::{NodeView, ServiceTables, service_tables};
 use crate::names::ServiceName;
+use crate::objects::{ServiceView, SliceView};
 
 /// The node of the examples.
 pub(super) fn ground() -> Ground {
@@ -23,7 +24,6 @@ pub(super) fn ground() -> Ground {
 
 fn node() -> NodeView {
     NodeView {
-        name: "n1".to_owned(),
         zone: None,
         node_port_addresses: ["192.0.2.1", "127.0.0.1"]
             .map(|text| text.parse().expect("an address"))
@@ -37,7 +37,7 @@ pub(super) fn tables(name: &str, spec: &Value, endpoints: &[(&str, &str)]) -> (S
     if spec["type"] == "LoadBalancer" {
         object["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}});
     }
-    let service = serde_json::from_value(object).expect("a service");
+    let service = ServiceView::of(&serde_json::from_value(object).expect("a service"));
     let ports: Vec<Value> = spec["ports"]
         .as_array()
         .expect("ports")
@@ -49,7 +49,7 @@ pub(super) fn tables(name: &str, spec: &Value, endpoints: &[(&str, &str)]) -> (S
         let endpoints: Vec<Value> =
             own.map(|(address, node)| json!({"addresses": [address], "nodeName": node})).collect();
         let slice = json!({"addressType": family, "metadata": {}, "ports": ports, "endpoints": endpoints});
-        Arc::new(serde_json::from_value(slice).expect("a slice"))
+        Arc::new(SliceView::of(&serde_json::from_value(slice).expect("a slice"), "n1"))
     });
     let name = ServiceName { namespace: "ns".to_owned(), name: name.to_owned() };
     (name, service_tables(&service, &slices, &node()))

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ObjectReference, Service};
-use skep_client::events::{EventType, Recorder, reference};
+use k8s_openapi::api::core::v1::ObjectReference;
+use skep_client::events::{EventType, Recorder};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::ProxyConfig;
 use super::dirty::Work;
 use super::no_local::NoLocal;
-use super::sources::{Sources, service_name, zone};
+use super::sources::{Sources, zone};
 use crate::addresses::node_addresses;
 use crate::backend::{self, Backend, Synced};
 use crate::desired::{NodeView, ServiceTables, service_tables};
@@ -62,12 +62,11 @@ impl Proxy {
         checks: HealthChecks,
     ) -> Result<Self> {
         let backend = Backend::new(&config).await?;
-        let node = NodeView { name: config.node_name.clone(), ..NodeView::default() };
         Ok(Self {
             config,
             sources,
             backend,
-            node,
+            node: NodeView::default(),
             addresses: Vec::new(),
             settled: false,
             failed: Work::default(),
@@ -144,7 +143,15 @@ impl Proxy {
         tracing::warn!(service = %name, why, "{reason}");
         if let Some(service) = self.sources.services.get(&name.namespace, &name.name) {
             let message = format!("on node {}: {why}", self.config.node_name);
-            self.recorder.event(&reference::<Service>(&service), EventType::Warning, reason, &message);
+            let object = ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Service".to_owned()),
+                namespace: Some(service.name.namespace.clone()),
+                name: Some(service.name.name.clone()),
+                uid: Some(service.uid.to_string()),
+                ..ObjectReference::default()
+            };
+            self.recorder.event(&object, EventType::Warning, reason, &message);
         }
     }
 
@@ -203,8 +210,8 @@ impl Proxy {
         let mut names: BTreeSet<ServiceName> = work.names.keys().cloned().collect();
         if work.all {
             self.look_at_node()?;
-            names.extend(self.sources.services.list().iter().map(|service| service_name(service)));
             names.extend(self.sources.bound().names().cloned());
+            names.extend(self.sources.services.list().iter().map(|service| service.name.clone()));
             names.extend(self.backend.services());
         }
         let mut refused = BTreeMap::new();

@@ -13,18 +13,16 @@ use tokio_util::task::TaskTracker;
 use super::ProxyConfig;
 use super::dirty::Dirty;
 use crate::host_ports::HostPorts;
-use crate::names::ServiceName;
+use crate::objects::{ServiceView, SliceView};
 
-/// The label that names a slice's service.
-const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 /// Slices of headless services have nothing to balance.
 const NOT_HEADLESS: &str = "!service.kubernetes.io/headless";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// The informers' stores.
 pub(super) struct Sources {
-    pub(super) services: Store<Service>,
-    pub(super) slices: Store<EndpointSlice>,
+    pub(super) services: Store<ServiceView>,
+    pub(super) slices: Store<SliceView>,
     pub(super) nodes: Store<Node>,
     host_ports: watch::Receiver<Option<Arc<HostPorts>>>,
     pub(super) dirty: Arc<Dirty>,
@@ -41,25 +39,28 @@ impl Sources {
         let (on_service, on_slice, on_node) = (Arc::clone(&dirty), Arc::clone(&dirty), Arc::clone(&dirty));
         let (service_metrics, slice_metrics) = (config.metrics.clone(), config.metrics.clone());
         let services = Informer::new(client.all::<Service>(), ListParams::default())
+            .project(|service| ServiceView::of(&service))
             .on_change(move |old, new| {
                 if let Some(service) = new.or(old) {
                     service_metrics.service_changes.inc();
                     service_metrics.service_changes_pending.inc();
                     service_metrics.queued_now();
-                    on_service.add(service_name(service), None);
+                    on_service.add(service.name.clone(), None);
                 }
             })
             .spawn(tracker, cancel.clone());
+        let node = config.node_name.clone();
         let slices = Informer::new(client.all::<EndpointSlice>(), ListParams::labels(NOT_HEADLESS))
-            .index_by(|slice| slice_service(slice).map(|name| name.to_string()).into_iter().collect())
+            .project(move |slice| SliceView::of(&slice, &node))
+            .index_by(|slice| slice.service().map(|name| name.to_string()).into_iter().collect())
             .on_change(move |old, new| {
                 // Both: a slice may be given to another service.
                 for slice in old.into_iter().chain(new) {
-                    if let Some(name) = slice_service(slice) {
+                    if let Some(name) = slice.service() {
                         slice_metrics.endpoint_changes.inc();
                         slice_metrics.endpoint_changes_pending.inc();
                         slice_metrics.queued_now();
-                        on_slice.add(name, new.and_then(|slice| trigger_time(slice)));
+                        on_slice.add(name, new.and_then(|slice| slice.trigger));
                     }
                 }
             })
@@ -104,24 +105,6 @@ async fn follow(mut host_ports: watch::Receiver<Option<Arc<HostPorts>>>, dirty: 
             return;
         }
     }
-}
-
-/// The service's name.
-pub(super) fn service_name(service: &Service) -> ServiceName {
-    ServiceName {
-        namespace: service.metadata.namespace.clone().unwrap_or_default(),
-        name: service.metadata.name.clone().unwrap_or_default(),
-    }
-}
-
-fn slice_service(slice: &EndpointSlice) -> Option<ServiceName> {
-    let name = slice.metadata.labels.as_ref()?.get(SERVICE_LABEL)?.clone();
-    Some(ServiceName { namespace: slice.metadata.namespace.clone()?, name })
-}
-
-fn trigger_time(slice: &EndpointSlice) -> Option<jiff::Timestamp> {
-    let annotations = slice.metadata.annotations.as_ref()?;
-    annotations.get("endpoints.kubernetes.io/last-change-trigger-time")?.parse().ok()
 }
 
 /// The node's zone.
