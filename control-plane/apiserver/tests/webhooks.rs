@@ -2,6 +2,7 @@
 
 mod connect;
 mod custom;
+mod equivalent;
 mod hook;
 mod mutating;
 mod validating;

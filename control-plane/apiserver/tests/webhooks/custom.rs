@@ -10,7 +10,7 @@ const THINGS: &str = "/apis/example.com/v1/namespaces/default/things";
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 /// A definition whose objects may have these keys in `data`.
-async fn define(server: &Server, versions: &[(&str, bool)], keys: &[&str]) {
+pub(super) async fn define(server: &Server, versions: &[(&str, bool)], keys: &[&str]) {
     let properties: serde_json::Map<String, Value> =
         keys.iter().map(|key| ((*key).to_owned(), json!({"type": "string"}))).collect();
     let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {

@@ -119,6 +119,9 @@ fn respond(verb: &str, request: &Value) -> Value {
         "stage-2" if object["data"]["stage-1"] == "yes" => {
             patch(&json!([{"op": "add", "path": "/data/stage-2", "value": "yes"}]))
         }
+        "target-80" => patch(&json!([
+            {"op": "replace", "path": "/spec/targetCPUUtilizationPercentage", "value": 80},
+        ])),
         "init" => patch(&json!([{
             "op": "add", "path": "/spec/initContainers",
             "value": [{"name": "init", "image": "x", "unheard": "of"}],

@@ -165,6 +165,22 @@ impl Lens {
         (definition.id, place.unwrap_or(usize::MAX))
     }
 
+    /// An object that was sent in another version, in this one.
+    pub(crate) async fn receive(&self, mut object: Value) -> Result<Value, ApiError> {
+        let definition = self.definition.load_full();
+        let version = self.own(&definition)?;
+        match definition.conversion {
+            Conversion::None => object.set(&["apiVersion"], definition.api_version(&self.version)),
+            Conversion::Webhook { .. } => {
+                let mut converted =
+                    convert::by_webhook(&definition, &self.caller, vec![object], &self.version).await?;
+                object = converted.pop().ok_or_else(|| ApiError::internal("nothing was converted"))?;
+            }
+        }
+        prune::prune(&mut object, &version.parsed);
+        Ok(object)
+    }
+
     /// An object of this version as it is to be stored.
     pub(crate) async fn to_stored(&self, mut object: Value) -> Result<Value, ApiError> {
         let definition = self.definition.load_full();

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
 use skep_admission::Reader;
+use skep_admission::matching::Match;
 use skep_api::error::ApiError;
+use skep_api::object::ObjectExt;
 use skep_api::resource::{GroupVersionKind, GroupVersionResource};
 
 use skep_machinery::apply::Types;
@@ -106,6 +108,26 @@ impl Resource {
             metadata.remove("resourceVersion");
         }
         Ok(object)
+    }
+
+    /// An object of another of the groups and versions the same objects are served in, as it is here.
+    pub(crate) async fn receive(&self, from: &Self, object: &Value) -> Result<Value, ApiError> {
+        if let Some(lens) = &self.lens {
+            return lens.receive(object.clone()).await;
+        }
+        let stored = match from.kind.built_in().map(|row| row.storage) {
+            Some(Storage::Alias { to, .. }) => to(object.clone()),
+            _ => object.clone(),
+        };
+        Ok(match self.kind.built_in().map(|row| row.storage) {
+            Some(Storage::Alias { from, .. }) => from(stored),
+            _ => stored,
+        })
+    }
+
+    /// Does it serve the same objects as another.
+    pub(crate) fn shares(&self, other: &Self) -> bool {
+        self.prefix == other.prefix
     }
 
     /// The bytes to store.
@@ -241,13 +263,50 @@ impl Reader for ClusterReader {
         gvk: &GroupVersionKind,
         object: Value,
     ) -> Result<Value, ApiError> {
-        let resource = self.resource(gvr)?;
+        let mut resource = self.resource(gvr)?;
         if resource.gvk() != gvk {
-            return Ok(codec::check(gvk, &object, FieldValidation::Ignore).map_err(ApiError::from)?.object);
+            // An equivalent one, as a webhook wants to see it; or the kind of a subresource.
+            let other = self.resource_of(gvk).map(|gvr| self.resource(&gvr)).transpose()?;
+            match other.filter(|other| other.shares(&resource)) {
+                Some(other) => resource = other,
+                None => {
+                    let checked = codec::check(gvk, &object, FieldValidation::Ignore);
+                    return Ok(checked.map_err(ApiError::from)?.object);
+                }
+            }
         }
         let mut object = resource.kind().recheck(&object, FieldValidation::Ignore)?.object;
         resource.kind().default(&mut object);
         Ok(object)
+    }
+
+    fn equivalents(&self, gvr: &GroupVersionResource, subresource: &str) -> Vec<Match> {
+        let table = self.table.load();
+        let Some(own) = table.get(gvr) else { return Vec::new() };
+        let others = table.all().iter().filter(|other| other.gvr() != gvr && other.shares(own));
+        let seen = |other: &Arc<Resource>| {
+            let gvk = match subresource {
+                "" => other.gvk().clone(),
+                subresource => other.kind().subresource(subresource)?.kind,
+            };
+            Some(Match { gvr: other.gvr().clone(), gvk })
+        };
+        others.filter_map(seen).collect()
+    }
+
+    async fn convert(&self, object: &Value, to: &GroupVersionKind) -> Result<Value, ApiError> {
+        let from = object.gvk();
+        if from == *to {
+            return Ok(object.clone());
+        }
+        let resource = |gvk| self.resource_of(gvk).and_then(|gvr| self.resource(&gvr).ok());
+        match (resource(&from), resource(to)) {
+            (Some(from), Some(to)) if from.shares(&to) => to.receive(&from, object).await,
+            _ => {
+                let (api_version, kind) = (to.api_version(), &to.kind);
+                Err(ApiError::internal(format!("unable to convert {from} to {api_version}, Kind={kind}")))
+            }
+        }
     }
 
     fn cached(&self, gvr: &GroupVersionResource) -> (Vec<Arc<Value>>, u64) {
