@@ -33,8 +33,16 @@ pub(crate) struct Rule {
     /// What it is called in errors.
     text: String,
     reason: String,
-    field: String,
+    /// Where below the place the error is, by properties and keys of maps.
+    field: Vec<Step>,
     optional: bool,
+}
+
+/// One step of a `fieldPath`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Property(String),
+    Key(String),
 }
 
 impl Rule {
@@ -97,7 +105,7 @@ pub(crate) fn compile(schema: &Value, seen: &Arc<Schema>) -> Vec<Rule> {
                 message: if message.is_empty() { format!("failed rule: {name}") } else { message.to_owned() },
                 text: name.to_owned(),
                 reason: rule.text(&["reason"]).to_owned(),
-                field: rule.text(&["fieldPath"]).to_owned(),
+                field: steps(schema, rule.text(&["fieldPath"]).trim()).unwrap_or_default(),
                 optional,
             }
         })
@@ -143,10 +151,37 @@ impl Place {
         })
     }
 
+    /// Compiles the rules of the schema a default is for. `root`: it is that of a resource.
+    pub(crate) fn of_default(schema: &Value, root: bool) -> Option<Self> {
+        Self::at(schema, root, 0)
+    }
+
+    /// Runs the rules over a default: as a value that was there before, and as a new one, for rules may tell
+    /// the two apart. The dearer of the two comes off the budget.
+    pub(crate) fn check_default(&self, default: &Value, path: &Path, budget: &mut Budget) -> ErrorList {
+        let run = |old: Option<&Value>, budget: &Budget| {
+            let mut run = Run { budget: budget.clone(), ..Run::default() };
+            self.walk(default, old, false, path, &mut run);
+            run
+        };
+        let before = run(Some(default), budget);
+        let mut errors = before.errors;
+        let mut left = before.budget;
+        if errors.is_empty() {
+            let new = run(None, budget);
+            errors = new.errors;
+            if new.budget.remaining() < left.remaining() {
+                left = new.budget;
+            }
+        }
+        *budget = left;
+        errors
+    }
+
     /// Runs the rules over an object; what does not hold. Rules over a value that has not changed are not
     /// complained about: what holds it may be older than the rule.
     pub(crate) fn check(&self, object: &Value, old: Option<&Value>) -> ErrorList {
-        let mut run = Run { budget: Budget::new(OBJECT_BUDGET), errors: ErrorList::new(), over: false };
+        let mut run = Run { ratchets: true, ..Run::default() };
         let unchanged = old.is_some_and(|old| old == object);
         self.walk(object, old, unchanged, &Path::root(), &mut run);
         run.errors
@@ -227,7 +262,7 @@ impl Place {
                 _ => None,
             };
             let error = self.broken(rule, value, detail.unwrap_or_else(|| rule.message.clone()), path);
-            if transition || !unchanged {
+            if transition || !unchanged || !run.ratchets {
                 run.errors.push(error);
             }
         }
@@ -262,12 +297,10 @@ impl Place {
 
     /// The error of a rule that does not hold.
     fn broken(&self, rule: &Rule, value: &Value, detail: String, path: &Path) -> Error {
-        let path = if rule.field.is_empty() {
-            path.clone()
-        } else {
-            let field = rule.field.trim();
-            path.child(field.strip_prefix('.').unwrap_or(field))
-        };
+        let path = rule.field.iter().fold(path.clone(), |path, step| match step {
+            Step::Property(name) => path.child(name),
+            Step::Key(name) => path.key(name),
+        });
         let path = named(&path);
         match rule.reason.as_str() {
             "FieldValueForbidden" => Error::forbidden(&path, detail),
@@ -291,6 +324,14 @@ struct Run {
     errors: ErrorList,
     /// No rule is run any more.
     over: bool,
+    /// What has not changed is not complained about.
+    ratchets: bool,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self { budget: Budget::new(OBJECT_BUDGET), errors: ErrorList::new(), over: false, ratchets: false }
+    }
 }
 
 /// A value that can't be compared is as unchanged as what is around it.
@@ -330,32 +371,27 @@ pub(crate) fn unchecked() -> Error {
     Error::invalid(&Path::new("<nil>"), Value::Null, text)
 }
 
-/// Does a path lead to a declared field?
-pub(crate) fn is_declared(schema: &Value, path: &str) -> bool {
-    if JsonPath::parse(path).is_none() {
-        return false;
-    }
-    let mut here = schema;
-    let mut rest = path;
+/// The steps of a path to a declared field; `None` when it leads to none.
+pub(crate) fn steps(schema: &Value, path: &str) -> Option<Vec<Step>> {
+    JsonPath::parse(path)?;
+    let (mut here, mut rest, mut found) = (schema, path, Vec::new());
     while !rest.is_empty() {
         let (name, tail) = if let Some(tail) = rest.strip_prefix("['") {
-            let Some((name, tail)) = tail.split_once("']") else { return false };
-            (name, tail)
-        } else if let Some(tail) = rest.strip_prefix('.') {
-            let end = tail.find(['.', '[']).unwrap_or(tail.len());
-            tail.split_at(end)
+            tail.split_once("']")?
         } else {
-            return false;
+            let tail = rest.strip_prefix('.')?;
+            tail.split_at(tail.find(['.', '[']).unwrap_or(tail.len()))
         };
-        let named = here.at(&["properties", name]);
-        let Some(inner) =
-            named.or_else(|| here.get("additionalProperties").filter(|inner| inner.is_object()))
-        else {
-            return false;
+        let inner = if let Some(inner) = here.at(&["properties", name]) {
+            found.push(Step::Property(name.to_owned()));
+            inner
+        } else {
+            found.push(Step::Key(name.to_owned()));
+            here.get("additionalProperties").filter(|inner| inner.is_object())?
         };
         (here, rest) = (inner, tail);
     }
-    true
+    Some(found)
 }
 
 #[cfg(test)]
@@ -419,7 +455,7 @@ mod tests {
     fn paths_of_fields() {
         let schema =
             json!({"type": "object", "properties": {"a.b": {"type": "object", "properties": {"c": {}}}}});
-        assert!(is_declared(&schema, "['a.b'].c"));
-        assert!(!is_declared(&schema, ".a"));
+        assert!(steps(&schema, "['a.b'].c").is_some());
+        assert!(steps(&schema, ".a").is_none());
     }
 }

@@ -3,6 +3,7 @@
 //! object broke it.
 
 mod conversion;
+mod defaults;
 mod names;
 mod openapi;
 mod validations;
@@ -122,6 +123,11 @@ fn approved(root: &At<'_>, object: &Value, old: Option<&Value>) {
             root.error(Error::invalid(&path, given, reason));
         }
     }
+}
+
+/// Every error of a version's schema by itself.
+pub(crate) fn schema(schema: &Value, path: &Path) -> ErrorList {
+    openapi::validate(schema, path, false, None)
 }
 
 /// Every error of a status.

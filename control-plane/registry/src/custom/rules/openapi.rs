@@ -3,11 +3,11 @@
 use serde_json::Value;
 use skep_api::field::{Error, ErrorList, Path};
 use skep_api::object::ObjectExt;
+use skep_cel::{Budget, OBJECT_BUDGET};
 
+use super::defaults::Defaults;
 use super::validations;
-use crate::custom::meta::{self, Malformed};
-use crate::custom::schema::Schema;
-use crate::custom::{prune, structural, validate};
+use crate::custom::structural;
 use crate::strategy::check;
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
@@ -74,7 +74,9 @@ impl Before {
             structural: schemas().all(|schema| structural::validate(schema, &root).is_empty()),
             pruned_defaults: schemas().all(|schema| {
                 let mut errors = ErrorList::new();
-                defaults(schema, &root, true, 0, &mut errors);
+                let mut check =
+                    Defaults { pruned: true, budget: Budget::new(OBJECT_BUDGET), errors: &mut errors };
+                check.walk(schema, &root, true, 0);
                 errors.is_empty()
             }),
             atomic_sets: none(&|schema| {
@@ -120,7 +122,8 @@ pub(super) fn validate(schema: &Value, path: &Path, status: bool, before: Option
         let found = structural::validate(schema, path);
         if found.is_empty() {
             let pruned = before.is_none_or(|before| before.pruned_defaults);
-            defaults(schema, path, pruned, 0, &mut errors);
+            let mut check = Defaults { pruned, budget: Budget::new(OBJECT_BUDGET), errors: &mut errors };
+            check.walk(schema, path, true, 0);
         }
         errors.extend(found);
     }
@@ -383,44 +386,5 @@ fn map_keys(schema: &Value, path: &Path, errors: &mut ErrorList) {
             let detail = "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
             errors.push(Error::forbidden(&here.child("nullable"), detail));
         }
-    }
-}
-
-/// Defaults are valid, and hold nothing that would be pruned.
-fn defaults(schema: &Value, path: &Path, pruned: bool, depth: usize, errors: &mut ErrorList) {
-    if depth > DEEPEST {
-        return;
-    }
-    if let Some(default) = schema.get("default").filter(|value| !value.is_null()) {
-        let here = path.child("default");
-        let parsed = Schema::parse(schema);
-        let mut tidy = default.clone();
-        let unknown = prune::prune_value(&mut tidy, &parsed);
-        if pruned && !unknown.is_empty() {
-            errors.push(Error::invalid(&here, default.clone(), "must not have unknown fields"));
-        }
-        match meta::coerce(&mut tidy, &parsed, Malformed::Refuse) {
-            Ok(_) => {
-                let mut found = meta::validate(default, &parsed);
-                if found.is_empty() {
-                    found = validate::validate(default, None, &parsed, &here);
-                } else {
-                    for error in &mut found.0 {
-                        error.field = here.child(error.field.as_str());
-                    }
-                }
-                errors.extend(found);
-            }
-            Err(mut error) => {
-                error.field = here.child(error.field.as_str());
-                errors.push(error);
-            }
-        }
-    }
-    if let Some(items) = schema.get("items").filter(|items| items.is_object()) {
-        defaults(items, &path.child("items"), pruned, depth + 1, errors);
-    }
-    for (name, inner) in schema.map(&["properties"]).into_iter().flatten() {
-        defaults(inner, &path.child("properties").key(name), pruned, depth + 1, errors);
     }
 }

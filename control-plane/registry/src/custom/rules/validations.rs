@@ -188,7 +188,7 @@ fn words(schema: &Value, rule: &Value, path: &Path, errors: &mut ErrorList) {
         if lines(field) {
             errors.push(Error::invalid(&here, field, "must not contain line breaks"));
         }
-        if !cel::is_declared(schema, field.trim()) {
+        if cel::steps(schema, field.trim()).is_none() {
             errors.push(Error::invalid(&here, field, "must be a valid path"));
         }
     }
