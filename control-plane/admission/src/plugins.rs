@@ -89,7 +89,10 @@ static ORDER: &[Entry] = &[
     ("LimitPodHardAntiAffinityTopology", Source::Off(|_| Box::new(LimitPodHardAntiAffinityTopology))),
     ("LimitRanger", Source::On(|env| Box::new(LimitRanger::new(env.reader.clone())))),
     ("ServiceAccount", Source::On(|env| Box::new(ServiceAccount::new(env.reader.clone())))),
-    ("NodeRestriction", Source::On(|env| Box::new(NodeRestriction::new(env.reader.clone())))),
+    (
+        "NodeRestriction",
+        Source::On(|env| Box::new(NodeRestriction::new(env.reader.clone(), env.access.clone()))),
+    ),
     ("TaintNodesByCondition", Source::On(|_| Box::new(TaintNodesByCondition))),
     ("AlwaysPullImages", Source::Off(|_| Box::new(AlwaysPullImages))),
     (

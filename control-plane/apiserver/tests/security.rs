@@ -39,7 +39,7 @@ mod tokens;
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 /// Tokens of people: the administrator, and some without any right of their own.
-const PEOPLE: &str = "admin,admin,1,\"system:masters\"\njane,jane,2,\"dev\"\njoe,joe,3\n";
+const PEOPLE: &str = "admin,admin,1,\"system:masters\"\njane,jane,2,\"dev\"\njoe,joe,3\nnode,system:node:one,4,\"system:nodes\"\n";
 
 /// A server with authentication and authorization.
 pub(crate) struct Secure {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::{Value, json};
+use skep_api::selector::FieldSelector;
 use skep_api::user::UserInfo;
 use skep_auth::authorization::node::{Node, NodePods};
 use skep_auth::authorization::rbac::{Objects, Rbac, Snapshot, missing_rules};
@@ -96,6 +97,31 @@ async fn a_node_sees_what_its_pods_need_and_writes_its_own() {
             "{} {verb} {resource} {namespace}/{name}: {decision:?}",
             user.name
         );
+    }
+}
+
+#[tokio::test]
+async fn a_node_lists_what_it_offers_itself() {
+    let node = Node::new(pods());
+    let one = UserInfo::new("system:node:one", ["system:nodes"]);
+    let own = FieldSelector::equals("spec.nodeName", "one");
+    let other = FieldSelector::equals("spec.nodeName", "two");
+    let not = FieldSelector::parse("spec.nodeName!=one").expect("a selector");
+    for (verb, fields, allowed) in [
+        ("list", Some(&own), true),
+        ("watch", Some(&own), true),
+        ("deletecollection", Some(&own), true),
+        ("list", Some(&other), false),
+        ("list", Some(&not), false),
+        ("list", None, false),
+        ("create", None, true),
+    ] {
+        let attributes = Attributes {
+            fields: fields.map(FieldSelector::requirements).unwrap_or_default(),
+            ..Attributes::for_resource(&one, verb, "resource.k8s.io", "resourceslices")
+        };
+        let decision = node.authorize(&attributes).await;
+        assert_eq!(decision.allowed(), allowed, "{verb} {fields:?}: {decision:?}");
     }
 }
 

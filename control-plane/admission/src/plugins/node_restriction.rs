@@ -9,10 +9,11 @@ use skep_api::error::ApiError;
 use skep_api::object::ObjectExt;
 use skep_api::resource::GroupVersionResource;
 
-use super::{core, forbidden};
-use crate::{Attributes, Operation, Plugin, Reader};
+use super::forbidden;
+use crate::{Access, Attributes, Operation, Plugin, Reader};
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
+mod pod;
+mod token;
 
 /// Labels in the protected domains that a node may set on itself.
 const OWN_LABELS: [&str; 12] = [
@@ -33,12 +34,13 @@ const OWN_LABELS: [&str; 12] = [
 /// The plug-in.
 pub struct NodeRestriction {
     reader: Arc<dyn Reader>,
+    access: Arc<dyn Access>,
 }
 
 impl NodeRestriction {
-    /// Reads pods through `reader`.
-    pub fn new(reader: Arc<dyn Reader>) -> Self {
-        Self { reader }
+    /// Reads pods through `reader`; `access` answers what a node may ask tokens for beyond its pods.
+    pub fn new(reader: Arc<dyn Reader>, access: Arc<dyn Access>) -> Self {
+        Self { reader, access }
     }
 
     fn node(&self, attributes: &Attributes, node: &str) -> Result<(), ApiError> {
@@ -56,73 +58,21 @@ impl NodeRestriction {
             let why = format!("is not allowed to modify labels: {}", refused.join(", "));
             return Err(forbidden(attributes, why));
         }
-        if attributes.operation == Operation::Update && attributes.subresource.is_empty() {
-            let taints = |object: &Value| object.items(&["spec", "taints"]).to_vec();
-            if attributes.old_object.as_ref().is_some_and(|old| taints(old) != taints(object)) {
-                return Err(forbidden(attributes, format!("node {node:?} is not allowed to modify taints")));
+        // An owner could be one that is gone: then the node would be collected, and made anew with other labels.
+        for (what, path) in
+            [("taints", &["spec", "taints"]), ("ownerReferences", &["metadata", "ownerReferences"])]
+        {
+            let list = |object: &Value| object.items(path).to_vec();
+            let before = attributes.old_object.as_ref().map(list);
+            let is_first = attributes.operation == Operation::Create;
+            let same = match &before {
+                Some(before) => *before == list(object),
+                // A node begins with the taints it likes.
+                None => is_first && (what == "taints" || list(object).is_empty()),
+            };
+            if !same && attributes.subresource.is_empty() {
+                return Err(forbidden(attributes, format!("node {node:?} is not allowed to modify {what}")));
             }
-        }
-        Ok(())
-    }
-
-    async fn pod(&self, attributes: &Attributes, node: &str) -> Result<(), ApiError> {
-        match (attributes.operation, attributes.subresource.as_str()) {
-            (Operation::Create, "") => {
-                let Some(pod) = &attributes.object else { return Ok(()) };
-                if pod.annotation(MIRROR).is_none() {
-                    let why = format!(
-                        "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
-                    );
-                    return Err(forbidden(attributes, why));
-                }
-                own_pod(attributes, pod, node)
-            }
-            (Operation::Delete, "") | (Operation::Update, "status") => match &attributes.old_object {
-                Some(pod) => own_pod(attributes, pod, node),
-                None => self.stored_pod(attributes, &attributes.name, node).await,
-            },
-            (Operation::Create, "eviction") => self.stored_pod(attributes, &attributes.name, node).await,
-            _ => Err(forbidden(attributes, format!("node {node:?} may not change a pod this way"))),
-        }
-    }
-
-    async fn stored_pod(&self, attributes: &Attributes, name: &str, node: &str) -> Result<(), ApiError> {
-        match self.reader.get(&core("pods"), Some(&attributes.namespace), name).await? {
-            Some(pod) => own_pod(attributes, &pod, node),
-            None => Err(ApiError::not_found(&core("pods"), name)),
-        }
-    }
-
-    async fn token(&self, attributes: &Attributes, node: &str) -> Result<(), ApiError> {
-        let Some(request) = &attributes.object else { return Ok(()) };
-        let bound = ["spec", "boundObjectRef"];
-        let reference = request.at(&bound).filter(|value| !value.is_null());
-        let Some(reference) = reference.filter(|reference| reference.text(&["kind"]) == "Pod") else {
-            return Err(forbidden(attributes, "node requested token not bound to a pod"));
-        };
-        let (name, uid) = (reference.text(&["name"]), reference.text(&["uid"]));
-        if uid.is_empty() {
-            return Err(forbidden(attributes, "node requested token with a pod binding without a uid"));
-        }
-        let Some(pod) = self.reader.get(&core("pods"), Some(&attributes.namespace), name).await? else {
-            return Err(ApiError::not_found(&core("pods"), name));
-        };
-        if pod.uid() != uid {
-            let why =
-                format!("the UID in the bound object reference ({uid}) does not match the UID in record");
-            return Err(forbidden(attributes, why));
-        }
-        if pod.text(&["spec", "nodeName"]) != node {
-            return Err(forbidden(
-                attributes,
-                "node requested token bound to a pod scheduled on a different node",
-            ));
-        }
-        if pod.text(&["spec", "serviceAccountName"]) != attributes.name {
-            return Err(forbidden(
-                attributes,
-                "node requested token for a service account the pod does not use",
-            ));
         }
         Ok(())
     }
@@ -142,6 +92,7 @@ impl Plugin for NodeRestriction {
                     | ("coordination.k8s.io", "leases")
                     | ("storage.k8s.io", "csinodes")
                     | ("discovery.k8s.io", "endpointslices")
+                    | ("resource.k8s.io", "resourceslices")
             )
     }
 
@@ -164,6 +115,7 @@ impl Plugin for NodeRestriction {
             )),
             ("endpointslices", _) => dns_slice(attributes, node),
             ("csinodes", _) => own_name(attributes, node, "CSINode"),
+            ("resourceslices", _) => resource_slice(attributes, node),
             _ => Ok(()),
         }
     }
@@ -197,6 +149,21 @@ fn dns_slice(attributes: &Attributes, node: &str) -> Result<(), ApiError> {
             format!("node {node:?} can only write its own endpoint slices of kube-dns"),
         ))
     }
+}
+
+/// What a node offers is on itself.
+fn resource_slice(attributes: &Attributes, node: &str) -> Result<(), ApiError> {
+    let word = match attributes.operation {
+        Operation::Create => "create",
+        Operation::Update => "update",
+        _ => "delete",
+    };
+    let mut objects = attributes.object.iter().chain(&attributes.old_object);
+    if objects.all(|slice| slice.text(&["spec", "nodeName"]) == node) {
+        return Ok(());
+    }
+    let why = format!("can only {word} ResourceSlice with the same NodeName as the requesting node");
+    Err(forbidden(attributes, why))
 }
 
 fn own_pod(attributes: &Attributes, pod: &Value, node: &str) -> Result<(), ApiError> {

@@ -8,6 +8,7 @@ use skep_api::error::ApiError;
 use skep_api::field::{Error, ErrorList, Path};
 use skep_api::object::ObjectExt;
 use skep_api::resource::GroupVersionResource;
+use skep_auth::authorization::node::node_of;
 use skep_auth::authorization::{self, MASTERS};
 use skep_auth::certificates::{Request, signer};
 
@@ -64,6 +65,14 @@ impl Plugin for Requests {
             let error = Error::invalid(&path, text, why.to_string());
             ApiError::invalid(&attributes.gvk, &attributes.name, &ErrorList::from(vec![error]))
         })?;
+        let of_nodes = [signer::KUBELET_CLIENT, signer::KUBELET_SERVING];
+        if let Some(node) = node_of(&attributes.user)
+            && of_nodes.contains(&object.text(&["spec", "signerName"]))
+            && request.common_name() != attributes.user.name
+        {
+            let why = format!("can only create a node CSR with CN=system:node:{node}");
+            return Err(forbidden(attributes, &why));
+        }
         let masters = request.organizations().iter().any(|organization| organization == MASTERS);
         if masters && object.text(&["spec", "signerName"]) == signer::API_CLIENT {
             let why = format!("use of {} signer with {MASTERS} group is not allowed", signer::API_CLIENT);

@@ -98,3 +98,25 @@ async fn requests_live_and_their_subresources_are_guarded() {
     let (status, _) = server.send("joe", "DELETE", &format!("{REQUESTS}/a"), None).await;
     assert_eq!(status, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn a_node_asks_for_certificates_of_its_own_name() {
+    let server = Secure::start().await;
+    for (signer, name, allowed) in [
+        ("kubernetes.io/kubelet-serving", "system:node:one", true),
+        ("kubernetes.io/kubelet-serving", "system:node:two", false),
+        ("kubernetes.io/kube-apiserver-client-kubelet", "system:node:two", false),
+        ("kubernetes.io/kube-apiserver-client", "system:node:two", true),
+    ] {
+        let mut asked = object("", signer, &request(name, "system:nodes"));
+        asked["metadata"] = json!({"generateName": "csr-"});
+        let (status, answer) = server.send("node", "POST", REQUESTS, Some(asked)).await;
+        assert_eq!(status.is_success(), allowed, "{signer} {name}: {answer}");
+        if !allowed {
+            assert!(
+                message(&answer).contains("can only create a node CSR with CN=system:node:one"),
+                "{answer}"
+            );
+        }
+    }
+}

@@ -63,6 +63,11 @@ fn no(reason: String) -> Decision {
     Decision::NoOpinion(reason)
 }
 
+/// Do the fields leave only what is on this node.
+fn selects_own(attributes: &Attributes<'_>, node: &str) -> bool {
+    attributes.fields.iter().any(|one| one.field == "spec.nodeName" && !one.negated && one.value == node)
+}
+
 /// The endpoint slices by which a node announces its part of the cluster DNS: one for each family.
 fn is_dns_slice(name: &str, node: &str) -> bool {
     let family = name.strip_prefix("kube-dns-").and_then(|rest| rest.strip_prefix(node));
@@ -128,6 +133,13 @@ impl<P: NodePods> Authorizer for Node<P> {
             ("storage.k8s.io", "csinodes", "") if !matches!(attributes.verb, "list" | "watch") => {
                 own(attributes, node, "CSINode")
             }
+            // What a node offers; whose a slice is admission knows.
+            ("resource.k8s.io", "resourceslices", "") => match attributes.verb {
+                "list" | "watch" | "deletecollection" if !selects_own(attributes, node) => no(format!(
+                    "can only list/watch/deletecollection resourceslices with nodeName field selector {node:?}"
+                )),
+                _ => Decision::Allow(format!("node {node:?} and what it offers")),
+            },
             // Each node announces its own cluster DNS; admission looks at what it announces.
             ("discovery.k8s.io", "endpointslices", "") if !read && attributes.namespace == "kube-system" => {
                 if attributes.verb == "create" || is_dns_slice(attributes.name, node) {
