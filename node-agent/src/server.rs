@@ -189,3 +189,13 @@ pub async fn serve(
     connections.wait().await;
     Ok(())
 }
+
+/// Takes any bytes for a SPDY connection: what a fuzzer calls.
+pub fn fuzz_spdy(bytes: &[u8]) {
+    spdy::fuzz(bytes);
+}
+
+/// Takes any bytes for a message of a stream over WebSocket: what a fuzzer calls.
+pub fn fuzz_channels(bytes: &[u8]) {
+    channels::fuzz(bytes);
+}

@@ -118,3 +118,8 @@ fn slash(call: &Call<'_>) -> Result<Answer, ApiError> {
     answer.headers_mut().insert(LOCATION, location);
     Ok(answer)
 }
+
+/// Takes any bytes for a page that somebody behind a proxy sends, and for a URL in it: what a fuzzer calls.
+pub fn fuzz_page(bytes: &[u8]) {
+    rewrite::fuzz(bytes);
+}

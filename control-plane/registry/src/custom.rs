@@ -12,6 +12,7 @@ mod convert;
 mod defaults;
 mod definition;
 mod formats;
+mod fuzz;
 mod json_path;
 mod kind;
 mod lens;
@@ -34,6 +35,7 @@ mod validate;
 
 pub(crate) use convert::{Conversion, Webhooks};
 pub use definition::{Definition, Version};
+pub use fuzz::{fuzz, fuzz_path};
 pub use kind::CustomKind;
 pub(crate) use kind::VERBS;
 pub(crate) use lens::Lens;

@@ -330,3 +330,15 @@ impl Storage for Encrypted {
         self.state.stale.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
 }
+
+/// Takes any bytes for a stored value and for a configuration: what a fuzzer calls.
+pub fn fuzz(bytes: &[u8]) {
+    drop(envelope::EncryptedObject::read(bytes));
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        drop(Config::parse(text));
+    }
+    let seed = [7; envelope::SEED];
+    if let Ok(source) = envelope::Source::new(envelope::DERIVED, &seed) {
+        assert_eq!(source.open(bytes, b"/registry/secrets/a"), None, "nobody forges a value");
+    }
+}

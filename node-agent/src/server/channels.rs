@@ -234,6 +234,18 @@ pub(super) fn exit_status(code: i32) -> Value {
     })
 }
 
+/// Any bytes as a message; as a text it stands for a binary one that it can be made of again.
+pub(super) fn fuzz(bytes: &[u8]) {
+    let message = Bytes::copy_from_slice(bytes);
+    for dialect in [Dialect::V5, Dialect::V4, Dialect::V1] {
+        drop(understand(dialect, &message));
+    }
+    let Some(read) = std::str::from_utf8(bytes).ok().and_then(decode) else { return };
+    let (&channel, rest) = read.split_first().unwrap_or((&0, &[]));
+    let Message::Text(again) = self::message(Framing::Base64, channel, rest) else { return };
+    assert_eq!(decode(&again), Some(read));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

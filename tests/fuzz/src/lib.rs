@@ -5,9 +5,13 @@
 
 mod cel;
 mod dns;
+mod files;
+mod kinds;
 mod mutate;
 mod objects;
 mod patches;
+mod requests;
+mod streams;
 mod text;
 mod tokens;
 
@@ -44,6 +48,17 @@ pub const TARGETS: &[Target] = &[
     cel::EXPRESSION,
     dns::QUESTION,
     dns::ANSWER,
+    requests::REQUEST,
+    requests::HEADERS,
+    kinds::KINDS,
+    kinds::CUSTOM,
+    kinds::JSON_PATH,
+    streams::SPDY,
+    streams::CHANNELS,
+    streams::PAGES,
+    files::CONFIGURATION,
+    files::SEALED,
+    files::CERTIFICATE_REQUEST,
 ];
 
 /// The target of a name.

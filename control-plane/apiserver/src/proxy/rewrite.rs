@@ -284,6 +284,19 @@ impl Tag {
     }
 }
 
+/// A page, a packed one and a URL of any bytes; a page without attributes passes unchanged.
+pub(super) fn fuzz(bytes: &[u8]) {
+    let rewriter = Rewriter { prefix: "/proxy".to_owned(), hosts: vec!["here".to_owned()] };
+    let page = rewriter.html(bytes);
+    assert!(bytes.contains(&b'=') || page == bytes, "a page without attributes has no links");
+    for encoding in ["gzip", "deflate"] {
+        drop(rewriter.page(bytes, encoding));
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        drop(rewriter.url(text));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -229,6 +229,20 @@ fn control(out: &mut BytesMut, kind: u16, flags: u8, body: &[u8]) -> Result<(), 
     Ok(())
 }
 
+/// Adds a frame; data of one stream that comes in several pieces becomes one.
+pub(super) fn join(frames: &mut Vec<Frame>, frame: Frame) {
+    if let (Some(Frame::Data { stream, fin, data }), Frame::Data { stream: more, fin: last, data: rest }) =
+        (frames.last_mut(), &frame)
+        && stream == more
+        && !*fin
+    {
+        *data = [&data[..], &rest[..]].concat().into();
+        *fin = *last;
+        return;
+    }
+    frames.push(frame);
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -125,6 +125,15 @@ impl Packer {
     }
 }
 
+/// Any bytes as a list of headers, and as a packed one.
+pub(super) fn fuzz(bytes: &[u8]) {
+    drop(Unpacker::new().unpack(bytes));
+    let (Ok(headers), Ok(mut packer)) = (parse(bytes), Packer::new()) else { return };
+    let packed = packer.pack(&headers);
+    let again = packed.and_then(|packed| Unpacker::new().unpack(&packed));
+    assert!(bytes.len() > MAX_BLOCK || again.is_ok_and(|again| again == headers), "headers survive packing");
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
