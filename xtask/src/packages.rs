@@ -21,9 +21,9 @@ const RUN: &[&str] = &[
 /// For pip, where kubectl has to be fetched.
 const PIP: &[&str] = &["python3", "python3-pip"];
 
-/// What the tests run beside us.
+/// What the tests run beside us. The static busybox: it is all there is in the image of some containers.
 const TESTS: &[&str] =
-    &["bind9-dnsutils", "busybox", "curl", "dnsmasq-base", "iptables", "nftables", "skopeo"];
+    &["bind9-dnsutils", "busybox-static", "curl", "dnsmasq-base", "iptables", "nftables", "skopeo"];
 
 /// Servers of the tests. Unpacked, not installed: a Debian package would start them as services.
 const TEST_SERVERS: &[&str] = &["docker-registry", "etcd-client", "etcd-server"];

@@ -102,11 +102,13 @@ async fn an_address_is_an_object_of_its_service() {
         json!({"group": "", "resource": "services", "namespace": "n", "name": "a"})
     );
     assert_eq!(found.value["metadata"]["labels"]["ipaddress.kubernetes.io/ip-family"], "IPv4");
-    // What somebody writes there is taken as well.
-    let theirs = json!({"metadata": {"name": "10.96.0.12"}, "spec": {"parentRef": {"resource": "things", "name": "t"}}});
-    let hand = skep_registry::Target::new(addresses, "", "10.96.0.12");
+    // What somebody writes there is taken as well. The range is small: the service may have drawn either.
+    let other = if address == "10.96.0.12" { "10.96.0.11" } else { "10.96.0.12" };
+    let theirs =
+        json!({"metadata": {"name": other}, "spec": {"parentRef": {"resource": "things", "name": "t"}}});
+    let hand = skep_registry::Target::new(addresses, "", other);
     world.registry.create(&hand, theirs, &options()).await.expect("created");
-    let wanted = service("b", &json!({"clusterIP": "10.96.0.12"}));
+    let wanted = service("b", &json!({"clusterIP": other}));
     // Whether the pool knows it yet or not: the key decides.
     let error = world.registry.create(&core("services", "n", ""), wanted, &options()).await;
     let message = error.expect_err("taken").message;
