@@ -86,6 +86,10 @@ pub(crate) struct NodeOptions {
     /// Who translates service addresses: ebpf, nftables or iptables; by default the first that the kernel can do.
     #[arg(long, env = "SKEP_PROXY_MODE", value_name = "MODE")]
     pub(crate) proxy_mode: Option<ProxyMode>,
+    /// How much memory the eBPF maps may take when they are full, in MiB; by default an eighth of the machine's, 2048 at
+    /// most.
+    #[arg(long, value_name = "MIB")]
+    pub(crate) map_memory: Option<u32>,
     /// Where node ports are served: primary, localhost, all or networks; everywhere by default.
     #[arg(long, value_delimiter = ',', value_name = "WHERE")]
     pub(crate) nodeport_addresses: Vec<NodePortAddress>,
@@ -170,6 +174,7 @@ impl NodeOptions {
             dns_upstreams: self.dns.upstreams(),
             dns_stub_domains: self.dns.stub_domains(),
             max_pods: self.max_pods,
+            map_memory: self.map_memory.map(|mib| u64::from(mib) << 20),
             proxy_mode: self.proxy_mode,
             proxy_options: self.proxy(),
             proxy_serve: ServeOptions {

@@ -219,8 +219,9 @@ async fn load_data_plane(config: &AgentConfig, pods_only: bool) -> Result<Arc<Da
     let options = LoadOptions {
         pin_dir: config.pin_dir.clone(),
         cgroup: config.cgroup.as_ref().map(|c| Path::new(c.trim_matches('/')).to_path_buf()),
-        map_sizes: Default::default(),
+        map_memory: config.map_memory,
         pods_only,
+        ..LoadOptions::default()
     };
     // Loading compiles for the kernel: hundreds of milliseconds of CPU.
     let loaded = tokio::task::spawn_blocking(move || DataPlane::load(options))

@@ -75,6 +75,8 @@ pub struct AgentConfig {
     pub dns_stub_domains: Vec<(skep_dns::Name, Vec<SocketAddr>)>,
     /// Load the eBPF data plane and the service proxy.
     pub data_plane: bool,
+    /// How many bytes the maps of the data plane may take when full; an eighth of the memory by default.
+    pub map_memory: Option<u64>,
     /// Who translates service addresses; none: the best that the kernel can do.
     pub proxy_mode: Option<ProxyMode>,
     /// What kube-proxy lets one choose.
@@ -125,6 +127,7 @@ impl AgentConfig {
             dns_upstreams: Vec::new(),
             dns_stub_domains: Vec::new(),
             data_plane: true,
+            map_memory: None,
             proxy_mode: None,
             proxy_options: ProxyOptions::default(),
             proxy_serve: ServeOptions::usual(),

@@ -7,6 +7,7 @@
 mod ebpf;
 mod iptables;
 mod nftables;
+mod room;
 mod rules;
 mod switch;
 mod uplinks;
@@ -23,6 +24,7 @@ use crate::run::ProxyConfig;
 use ebpf::Ebpf;
 use iptables::Iptables;
 use nftables::Nftables;
+pub(crate) use room::Need;
 use rules::Engine;
 pub(crate) use switch::settle;
 pub use switch::{purge_rules, recorded_mode};
@@ -93,6 +95,14 @@ impl Backend {
     /// that the first services need not wait for the last and no plan is larger than need be.
     pub(crate) fn endpoints_at_once(&self) -> usize {
         if matches!(self, Self::Ebpf(_)) { 32_768 } else { usize::MAX }
+    }
+
+    /// Is told how much is about to be brought in.
+    pub(crate) async fn expect(&mut self, need: impl FnOnce() -> Need) -> Result<()> {
+        match self {
+            Self::Ebpf(ebpf) => ebpf.expect(need()).await,
+            Self::Nftables(_) | Self::Iptables(_) => Ok(()),
+        }
     }
 
     /// Takes the node's addresses, and those of them that serve node ports; all services must be synced again after

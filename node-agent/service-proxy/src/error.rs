@@ -65,7 +65,8 @@ impl Error {
 
     /// Whether a map has no room.
     pub(crate) fn is_full(&self) -> bool {
-        matches!(self, Self::DataPlane(skep_ebpf_loader::Error::Full { .. }))
+        use skep_ebpf_loader::Error as E;
+        matches!(self, Self::DataPlane(E::Full { .. } | E::NoMemory { .. } | E::CannotExchange))
     }
 
     /// The error with its causes, for an event.

@@ -14,6 +14,13 @@ pub struct PolicyLabels {
     pub traffic_policy: &'static str,
 }
 
+/// A map of the data plane.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct MapLabels {
+    /// Its name.
+    pub map: &'static str,
+}
+
 /// How a health check was answered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CodeLabels {
@@ -47,6 +54,9 @@ pub struct Metrics {
     pub(crate) services: Gauge,
     pub(crate) backends: Gauge,
     pub(crate) refused_services: Gauge,
+    pub(crate) map_entries: Family<MapLabels, Gauge>,
+    pub(crate) map_limit: Family<MapLabels, Gauge>,
+    pub(crate) maps_grown: Counter,
 }
 
 /// kube-proxy's buckets: 0.25, 0.5, every second to 59, every five to 115, every thirty to 300.
@@ -86,6 +96,9 @@ impl Default for Metrics {
             services: Gauge::default(),
             backends: Gauge::default(),
             refused_services: Gauge::default(),
+            map_entries: Family::default(),
+            map_limit: Family::default(),
+            maps_grown: Counter::default(),
         }
     }
 }
@@ -186,6 +199,9 @@ impl Metrics {
         );
         own.register("services", "Services in the maps", self.services.clone());
         own.register("backends", "Backends in the maps", self.backends.clone());
+        own.register("map_entries", "Entries of a map", self.map_entries.clone());
+        own.register("map_limit", "How many entries a map can hold", self.map_limit.clone());
+        own.register("maps_grown", "Maps that were replaced by larger ones", self.maps_grown.clone());
         own.register(
             "refused_services",
             "Services that are not as they should be, as a map has no room",

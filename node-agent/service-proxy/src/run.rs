@@ -1,6 +1,7 @@
 //! The task that keeps the maps as they should be.
 
 mod dirty;
+mod need;
 mod no_local;
 mod proxy;
 mod sources;

@@ -46,11 +46,13 @@ pub enum Counter {
     DropTunnelSource = 19,
     /// Fragments that came before the first of their datagram, and were held for it.
     FragmentHeld = 20,
+    /// Dropped: a new flow, while other maps took over.
+    DropHold = 21,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 21;
+    pub const COUNT: u32 = 22;
 
     /// All of them with their names in metrics and tables.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -75,6 +77,7 @@ impl Counter {
         (Self::DropNoTunnel, "drop_no_tunnel"),
         (Self::DropTunnelSource, "drop_tunnel_source"),
         (Self::FragmentHeld, "fragment_held"),
+        (Self::DropHold, "drop_hold"),
     ];
 }
 

@@ -208,12 +208,16 @@ pub struct Connected {
     pub backend: Addr,
     /// What the socket believes it talks to.
     pub reverse: Reverse,
+    /// The cookie of the socket's network namespace, its low half first; zero where that was not noted.
+    pub namespace: [u32; 2],
     /// The backend's port.
     pub port_be: u16,
+    /// The transport protocol's number; zero where that was not noted.
+    pub protocol: u8,
     /// Always zero.
-    pub zero: [u8; 2],
+    pub zero: u8,
 }
-plain!(Connected, 44);
+plain!(Connected, 52);
 
 /// The data of a longest-prefix key of allowed sources; the set's bits come first and are always matched whole.
 #[repr(C)]

@@ -1,6 +1,7 @@
 //! The node agent's handle on the data plane.
 
 mod peers;
+mod room;
 mod stale;
 
 pub use peers::{Tunnel, TunnelRange};
@@ -9,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use skep_ebpf_abi::Addr;
 use skep_ebpf_abi::conntrack::Timeouts;
@@ -19,11 +21,14 @@ use crate::collect;
 use crate::error::{Error, Result};
 use crate::kernel_map::KernelMap;
 use crate::links::{self, POD_HOOKS, UPLINK_HOOKS};
+use crate::migrate::Before;
 use crate::pins::{self, Pins};
 use crate::programs::{COLLECT, Programs};
 use crate::service_maps::{KernelServiceMaps, Prefix};
+use crate::sizes;
+use crate::sockets::Cookies;
 use crate::sys;
-use crate::tables::{Change, ServiceMaps};
+use crate::tables::{Change, ServiceMaps, Tables};
 
 /// How to load.
 #[derive(Clone, Debug, Default)]
@@ -33,8 +38,12 @@ pub struct LoadOptions {
     /// The cgroup whose processes get socket load balancing; the root when absent. A relative path is taken inside
     /// the cgroup v2 hierarchy.
     pub cgroup: Option<PathBuf>,
-    /// Sizes of maps other than the built-in ones. A pinned map keeps its size.
+    /// Sizes of maps to begin with, other than the built-in ones. A pinned map keeps its size until it grows.
     pub map_sizes: BTreeMap<String, u32>,
+    /// How many bytes all maps may take when they are full; an eighth of the machine's memory when absent.
+    pub map_memory: Option<u64>,
+    /// Programs to load in place of the built-in ones.
+    pub object: Option<Vec<u8>>,
     /// Leave services to someone else: the socket programs are not attached. What is pinned stays as it is until
     /// [`DataPlane::leave_services`].
     pub pods_only: bool,
@@ -56,7 +65,13 @@ pub struct DataPlane {
     pins: Pins,
     cgroup: PathBuf,
     programs: Mutex<Programs>,
-    services: KernelServiceMaps,
+    /// Replaced when maps have grown.
+    services: RwLock<Arc<KernelServiceMaps>>,
+    /// Whether the socket programs are attached.
+    sockets: AtomicBool,
+    cap: u64,
+    cookies: Mutex<Cookies>,
+    object: Option<Vec<u8>>,
     endpoints: KernelMap<Addr, node::Endpoint>,
     keep_source: KernelMap<Prefix<Addr>, u32>,
     node: KernelMap<u32, NodeConfig>,
@@ -73,18 +88,36 @@ impl std::fmt::Debug for DataPlane {
     }
 }
 
+impl ServiceMaps for DataPlane {
+    fn apply(&self, change: &Change) -> Result<()> {
+        self.tables().apply(change)
+    }
+
+    fn apply_all(&self, changes: &[Change]) -> (usize, Result<()>) {
+        self.tables().apply_all(changes)
+    }
+
+    fn read(&self) -> Result<Tables> {
+        self.tables().read()
+    }
+}
+
 impl DataPlane {
-    /// Loads the programs onto the pinned maps (made if missing) and swaps them into the pinned links. If the kernel
-    /// refuses anything, what ran before runs on.
+    /// Loads the programs onto the pinned maps (made if missing) and swaps them into the pinned links. What maps of an
+    /// earlier layout hold is carried over. If the kernel refuses anything, what ran before runs on.
     ///
     /// # Errors
     /// When the build has no object, there is no cgroup v2, or the kernel refuses.
     pub fn load(options: LoadOptions) -> Result<Self> {
-        let LoadOptions { pin_dir, cgroup, map_sizes, pods_only } = options;
+        let LoadOptions { pin_dir, cgroup, map_sizes, map_memory, object, pods_only } = options;
         let pins = Pins { root: pin_dir };
         let cgroup = pins::cgroup(cgroup.as_deref())?;
         pins.prepare()?;
-        let mut programs = Programs::load(&pins.maps(), &map_sizes)?;
+        let mut before = Before::look(&pins)?;
+        let sizes = before.sizes(sizes::start(links::has_tcx(), &map_sizes))?;
+        let loaded = Programs::load(object.as_deref(), before.maps(), &sizes, &BTreeSet::new());
+        let mut programs = loaded.inspect_err(|_| before.abandon(&pins))?;
+        let carried = before.carry_over(&pins)?;
         let maps = pins.maps();
         let services = KernelServiceMaps::open(&maps)?;
         let plane_node = KernelMap::open(&maps, "node")?;
@@ -95,6 +128,7 @@ impl DataPlane {
             links::attach_sockets(&programs, &pins, &cgroup)?;
         }
         links::refresh_interfaces(&mut programs, &pins)?;
+        before.end(&pins, carried)?;
         Ok(Self {
             endpoints: KernelMap::open(&maps, "endpoints")?,
             keep_source: KernelMap::open(&maps, "keep_source")?,
@@ -103,7 +137,11 @@ impl DataPlane {
             programs: Mutex::new(programs),
             pins,
             cgroup,
-            services,
+            services: RwLock::new(Arc::new(services)),
+            sockets: AtomicBool::new(!pods_only),
+            cap: map_memory.unwrap_or_else(sizes::usual_cap),
+            cookies: Mutex::default(),
+            object,
         })
     }
 
@@ -118,7 +156,17 @@ impl DataPlane {
 
     /// The tables of services.
     pub fn services(&self) -> &dyn ServiceMaps {
-        &self.services
+        self
+    }
+
+    /// The tables of services, as they are now.
+    fn tables(&self) -> Arc<KernelServiceMaps> {
+        // Replacing the handle leaves no half state behind that a panic could expose.
+        Arc::clone(&self.services.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn serves_sockets(&self) -> bool {
+        self.sockets.load(Ordering::Relaxed)
     }
 
     /// Runs the pod program on what comes from a pod. Again is success.
@@ -224,7 +272,7 @@ impl DataPlane {
     /// When the kernel refuses; what is done stays done.
     pub fn leave_services(&self) -> Result<()> {
         self.update_node(|config| config.flags = (config.flags | flags::STACK) & !flags::MASQUERADE)?;
-        let tables = self.services.read()?;
+        let tables = self.tables().read()?;
         let frontends = tables.frontends.keys().map(|key| Change::RemoveFrontend(*key));
         let sets = tables.sets.keys().map(|id| Change::RemoveSet(*id));
         let slots = tables.slots.keys().map(|key| Change::RemoveSlot(*key));
@@ -232,7 +280,8 @@ impl DataPlane {
         let ranges = tables.ranges.iter().map(|key| Change::RemoveRange(*key));
         let backends = tables.backends.keys().map(|id| Change::RemoveBackend(*id));
         let all = frontends.chain(sets).chain(slots).chain(affinity).chain(ranges).chain(backends);
-        self.services.apply_all(&all.collect::<Vec<Change>>()).1?;
+        self.tables().apply_all(&all.collect::<Vec<Change>>()).1?;
+        self.sockets.store(false, Ordering::Relaxed);
         links::detach_sockets(&self.pins)
     }
 
@@ -255,19 +304,22 @@ impl DataPlane {
         self.update_node(|config| config.timeouts = timeouts)
     }
 
-    /// Removes flows that are over; how many entries of flows remain is not counted here, as that would cost a walk.
+    /// Removes flows that are over; says how full the maps were that programs fill, by name, where the kernel can
+    /// count (Linux 5.13).
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn collect_flows(&self) -> Result<()> {
+    pub fn collect_flows(&self) -> Result<Vec<(&'static str, u32)>> {
         let programs = self.programs();
         if !programs.has_collect() {
             let node = self.node.get(&0)?.unwrap_or_else(fresh_node);
-            return collect::collect(&self.pins.maps(), &node);
+            return collect::collect(&self.pins.maps(), &node).map(|()| Vec::new());
         }
         let program = programs.fd(COLLECT)?;
         // The kernel wants at least an Ethernet header's worth of packet.
-        sys::test_run(program, &[0; 64], 1).map(|_| ()).map_err(Error::on("collecting flows"))
+        let ran = sys::test_run(program, &[0; 64], 1).map_err(Error::on("collecting flows"))?;
+        let counts = ran.packet.as_chunks().0.iter().map(|bytes| u32::from_ne_bytes(*bytes));
+        Ok(["flows", "flow_index", "connected", "affinity", "reverse"].into_iter().zip(counts).collect())
     }
 
     /// Runs an attached-to-nothing copy of a tc program on a packet; for tests and measurements.
@@ -349,7 +401,7 @@ impl DataPlane {
     /// # Errors
     /// When the kernel refuses.
     pub fn usage(&self) -> Result<Vec<(&'static str, usize, u32)>> {
-        self.services.usage()
+        self.tables().usage()
     }
 
     /// Whether the maps can still be read, the cheapest sign of life.

@@ -51,6 +51,25 @@ pub enum Error {
         /// The expected value size.
         wanted_value: u32,
     },
+    /// A node was left with a layout of maps that this build cannot carry over.
+    #[error("maps of layout {from} cannot be carried over to {to}: this build is too new for them")]
+    NoStep {
+        /// The layout that is there.
+        from: u32,
+        /// The next one.
+        to: u32,
+    },
+    /// Maps may not grow any more.
+    #[error("no room for larger maps: {wanted} bytes are asked for, {cap} are allowed")]
+    NoMemory {
+        /// What all maps would take when they are full.
+        wanted: u64,
+        /// What they may take.
+        cap: u64,
+    },
+    /// Programs cannot be exchanged while they work.
+    #[error("maps cannot grow while they are used: this kernel has no TCX (Linux 6.6)")]
+    CannotExchange,
     /// A map has no room.
     #[error("map {name} is full ({limit} entries)")]
     Full {

@@ -122,7 +122,7 @@ impl Inspector {
             .into_iter()
             .map(|(name, used, _)| (name, used))
             .collect();
-        used.insert("flows", flows.entries()?.len());
+        used.insert("flows", flows.count()?);
         let action = || format!("listing {}", maps.display());
         let mut states = Vec::new();
         for entry in fs::read_dir(&maps).map_err(Error::on(action()))? {

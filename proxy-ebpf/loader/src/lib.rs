@@ -15,9 +15,12 @@ pub mod inspect;
 mod kernel_map;
 mod links;
 pub mod memory;
+mod migrate;
 mod pins;
 mod programs;
+mod raw_map;
 mod service_maps;
+mod sizes;
 pub mod sockets;
 #[allow(unsafe_code)]
 mod sys;
@@ -26,3 +29,4 @@ pub mod tables;
 pub use data_plane::{DataPlane, Endpoint, LoadOptions, TestRun, Tunnel, TunnelRange};
 pub use error::{Error, Result};
 pub use pins::LAYOUT_FOLDER;
+pub use programs::OBJECT;

@@ -1,6 +1,6 @@
 //! From the embedded object to loaded programs on pinned maps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -9,11 +9,13 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 
 use crate::error::{Error, Result};
+use crate::pins::NEXT;
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/skep.o"));
+/// The built-in object.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/skep.o"));
 
 /// The maps that outlive the process. The scratch maps hold nothing between packets.
-pub(crate) const PINNED_MAPS: [&str; 18] = [
+pub(crate) const PINNED_MAPS: [&str; 19] = [
     "frontends",
     "sets",
     "slots",
@@ -31,6 +33,7 @@ pub(crate) const PINNED_MAPS: [&str; 18] = [
     "tunnels",
     "tunnel",
     "node",
+    "hold",
     "counters",
 ];
 
@@ -67,9 +70,16 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Loads all programs onto the maps pinned in `maps`, making those that are missing.
-    pub(crate) fn load(maps: &Path, sizes: &BTreeMap<String, u32>) -> Result<Self> {
-        if OBJECT.is_empty() {
+    /// Loads all programs onto the maps pinned in `maps`, making those that are missing. Those in `next` are others,
+    /// that are about to take their place.
+    pub(crate) fn load(
+        object: Option<&[u8]>,
+        maps: &Path,
+        sizes: &BTreeMap<String, u32>,
+        next: &BTreeSet<&str>,
+    ) -> Result<Self> {
+        let bytes = object.unwrap_or(OBJECT);
+        if bytes.is_empty() {
             return Err(Error::NoObject);
         }
         let kernel = KernelVersion::current().map_err(|error| {
@@ -83,12 +93,13 @@ impl Programs {
         let namespace = crate::sys::netns_cookie().unwrap_or(0);
         loader.override_global("NODE_NETNS", &namespace, true);
         for name in PINNED_MAPS {
-            loader.map_pin_path(name, maps.join(name));
+            let suffix = if next.contains(name) { NEXT } else { "" };
+            loader.map_pin_path(name, maps.join(format!("{name}{suffix}")));
         }
         for (name, size) in sizes {
             loader.map_max_entries(name, *size);
         }
-        let mut object = loader.load(OBJECT).map_err(|error| Error::Object(Box::new(error)))?;
+        let mut object = loader.load(bytes).map_err(|error| Error::Object(Box::new(error)))?;
         for (name, _) in SOCKET_PROGRAMS {
             load_one(&mut object, name)?;
         }

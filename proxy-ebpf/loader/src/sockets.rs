@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use nix::sched::{CloneFlags, setns};
@@ -35,9 +36,17 @@ impl Gone {
     pub const NO_SET: u32 = u32::MAX;
 }
 
-/// Sockets by their cookies, each with the peer that it was translated to: one that was connected anew, past any
-/// service, is not meant. A cookie is one socket's for ever.
-type Sockets = BTreeMap<u64, (Addr, u16)>;
+/// A socket that is sought.
+#[derive(Clone, Copy, Debug)]
+struct Sought {
+    /// The peer that it was translated to: one that was connected anew, past any service, is not meant.
+    peer: (Addr, u16),
+    /// The cookie of its namespace; 0 where that is not known.
+    namespace: u64,
+}
+
+/// Sockets by their cookies; a cookie is one socket's for ever.
+type Sockets = BTreeMap<u64, Sought>;
 
 /// The sockets to be destroyed.
 #[derive(Debug, Default)]
@@ -47,9 +56,9 @@ pub(crate) struct Translated {
 }
 
 impl Translated {
-    pub(crate) fn add(&mut self, cookie: u64, gone: &Gone) {
+    pub(crate) fn add(&mut self, cookie: u64, gone: &Gone, namespace: u64) {
         let sockets = if gone.protocol == UDP { &mut self.udp } else { &mut self.tcp };
-        sockets.insert(cookie, (gone.addr, gone.port_be));
+        sockets.insert(cookie, Sought { peer: (gone.addr, gone.port_be), namespace });
     }
 }
 
@@ -62,32 +71,67 @@ pub struct Destroyed {
     pub failures: Vec<Error>,
 }
 
+/// The cookies of namespaces, which it takes a visit to learn. Another namespace under the same name has another inode.
+#[derive(Debug, Default)]
+pub(crate) struct Cookies(BTreeMap<PathBuf, (u64, u64)>);
+
+impl Cookies {
+    /// A namespace's cookie; 0 if it cannot be had.
+    fn of(&mut self, namespace: &PathBuf) -> u64 {
+        let Ok(inode) = std::fs::metadata(namespace).map(|file| file.ino()) else { return 0 };
+        if let Some((known, cookie)) = self.0.get(namespace)
+            && *known == inode
+        {
+            return *cookie;
+        }
+        let asked = inside(|| enter(namespace).ok().and_then(|()| sys::netns_cookie().ok()));
+        let cookie = asked.unwrap_or(0);
+        self.0.insert(namespace.clone(), (inode, cookie));
+        cookie
+    }
+
+    /// Forgets namespaces that are not among these.
+    fn keep(&mut self, namespaces: &[PathBuf]) {
+        self.0.retain(|path, _| namespaces.contains(path));
+    }
+}
+
+/// Runs `work` on a thread of its own: the namespace of a thread that runs other work must not change.
+fn inside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| match scope.spawn(work).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
 /// Destroys the sockets, wherever they are: in this namespace or in one of `namespaces`. UDP comes first: TCP at least
 /// notices some day.
-pub(crate) fn destroy(translated: Translated, namespaces: &[PathBuf]) -> Destroyed {
+pub(crate) fn destroy(translated: Translated, namespaces: &[PathBuf], cookies: &mut Cookies) -> Destroyed {
     let mut total = Destroyed::default();
     for (protocol, mut sought) in [(UDP, translated.udp), (TCP, translated.tcp)] {
         if sought.is_empty() {
             continue;
         }
-        visit(&mut sought, protocol, &mut total);
+        // A listing costs the kernel a walk through the sockets of all namespaces, for each of them.
+        let is_in = |sought: &Sockets, cookie: u64| {
+            sought.values().any(|socket| cookie == 0 || socket.namespace == 0 || socket.namespace == cookie)
+        };
+        if is_in(&sought, sys::netns_cookie().unwrap_or(0)) {
+            visit(&mut sought, protocol, &mut total);
+        }
         for namespace in namespaces {
-            // A listing costs the kernel a walk through the sockets of all namespaces, for each of them.
             if sought.is_empty() {
                 break;
             }
-            // A thread of its own: the namespace of a thread that runs other work must not change.
-            std::thread::scope(|scope| {
-                let visit = scope.spawn(|| match enter(namespace) {
+            if is_in(&sought, cookies.of(namespace)) {
+                inside(|| match enter(namespace) {
                     Ok(()) => visit(&mut sought, protocol, &mut total),
                     Err(error) => total.failures.push(error),
                 });
-                if let Err(panic) = visit.join() {
-                    std::panic::resume_unwind(panic);
-                }
-            });
+            }
         }
     }
+    cookies.keep(namespaces);
     total
 }
 
@@ -112,7 +156,8 @@ fn visit(sought: &mut Sockets, protocol: u8, total: &mut Destroyed) {
             }
         };
         for socket in sockets {
-            if sought.remove(&socket.cookie()) != Some((socket.peer(), socket.peer_port_be())) {
+            let is_it = |sought: &Sought| sought.peer == (socket.peer(), socket.peer_port_be());
+            if !sought.remove(&socket.cookie()).as_ref().is_some_and(is_it) {
                 continue;
             }
             match sys::destroy_socket(&netlink, &socket) {

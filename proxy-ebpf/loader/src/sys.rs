@@ -1,6 +1,7 @@
 //! The system calls no library offers, each with its safety argued; nothing else in this crate is `unsafe`.
 
 mod batch;
+mod bytes;
 mod diag;
 
 use std::ffi::CString;
@@ -14,6 +15,7 @@ use std::path::Path;
 use skep_ebpf_abi::Plain;
 
 pub(crate) use batch::{Walk, is_unsupported, map_put_batch, map_remove_batch};
+pub(crate) use bytes::{ByteWalk, get_bytes, next_bytes, put_bytes, remove_bytes};
 pub(crate) use diag::{destroy_socket, list_sockets, open_diag};
 
 const MAP_LOOKUP: u32 = 1;

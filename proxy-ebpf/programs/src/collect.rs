@@ -1,5 +1,5 @@
 //! Removing flows that are over, inside the kernel: no system call per entry, and a flow that is used meanwhile is
-//! judged by its time at that very moment.
+//! judged by its time at that very moment. On the way it is counted how full the maps are that programs fill.
 
 #![allow(missing_docs)] // The macro generates an undocumented item beside each documented one.
 
@@ -13,27 +13,41 @@ use skep_ebpf_abi::flow::{Flow, FlowKey};
 
 use crate::count::count;
 use crate::flows::{node, same};
-use crate::maps::{FLOW_INDEX, FLOWS};
+use crate::maps::{AFFINITY, CONNECTED, FLOW_INDEX, FLOWS, REVERSE};
 use crate::select::now;
+use crate::skb::Skb;
 
-/// Never attached; user space runs it with an empty packet. Needs `bpf_for_each_map_elem` (5.13).
+/// Never attached; user space runs it with an empty packet, and finds in it how many elements there were of `flows`,
+/// `flow_index`, `connected`, `affinity` and `reverse`. Needs `bpf_for_each_map_elem` (5.13).
 #[classifier]
-pub fn skep_collect(_ctx: TcContext) -> i32 {
-    // SAFETY: the map's address is what the loader replaces by the map; the callback has the signature for hashes.
+pub fn skep_collect(ctx: TcContext) -> i32 {
+    let skb = Skb { raw: ctx.skb.skb };
+    let tell = |index: u32, count: u32| {
+        let _ = skb.store(index * 4, &count);
+    };
+    // SAFETY: the map's address is what the loader replaces by the map; the callbacks have the signature for hashes.
     unsafe {
-        bpf_for_each_map_elem(
-            (&raw const FLOWS).cast_mut().cast(),
-            visit as *mut c_void,
-            core::ptr::null_mut(),
-            0,
-        );
-        bpf_for_each_map_elem(
-            (&raw const FLOW_INDEX).cast_mut().cast(),
-            visit_index as *mut c_void,
-            core::ptr::null_mut(),
-            0,
-        );
+        tell(0, each((&raw const FLOWS).cast(), visit as *mut c_void));
+        tell(1, each((&raw const FLOW_INDEX).cast(), visit_index as *mut c_void));
+        tell(2, each((&raw const CONNECTED).cast(), pass as *mut c_void));
+        tell(3, each((&raw const AFFINITY).cast(), pass as *mut c_void));
+        tell(4, each((&raw const REVERSE).cast(), pass as *mut c_void));
     }
+    0
+}
+
+/// Calls back for each element; how many there were.
+///
+/// # Safety
+/// `map` is the address of a hash, `visit` a function for its keys and values.
+#[inline(always)]
+unsafe fn each(map: *const c_void, visit: *mut c_void) -> u32 {
+    // SAFETY: the caller's.
+    unsafe { bpf_for_each_map_elem(map.cast_mut(), visit, core::ptr::null_mut(), 0) as u32 }
+}
+
+/// Counting only.
+unsafe extern "C" fn pass(_map: *mut c_void, _: *const c_void, _: *const c_void, _: *mut c_void) -> u64 {
     0
 }
 

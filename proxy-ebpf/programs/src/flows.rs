@@ -10,7 +10,7 @@ use skep_ebpf_abi::hash::scale;
 use skep_ebpf_abi::node::NodeConfig;
 
 use crate::count::count;
-use crate::maps::{FLOW_INDEX, FLOWS, NODE};
+use crate::maps::{FLOW_INDEX, FLOWS, HOLD, NODE};
 use crate::packet::Packet;
 use crate::select::now;
 use crate::work::{Work, settled};
@@ -129,6 +129,10 @@ pub fn open(work: &mut Work, plan: &Plan) -> bool {
     };
     flow.backend = plan.backend;
     flow.seen_ticks = now();
+    if is_held(flow.seen_ticks) {
+        count(Counter::DropHold);
+        return false;
+    }
     flow.state = advance(0, packet.protocol, Direction::Forward, packet.tcp_flags);
     flow.kind = plan.kind;
     flow.zero = [0; 2];
@@ -146,6 +150,15 @@ pub fn open(work: &mut Work, plan: &Plan) -> bool {
     }
     *to = flow.inner;
     true
+}
+
+/// Whether other maps are about to take the place of these: a flow that is opened now could be missed.
+#[inline(always)]
+fn is_held(now: u32) -> bool {
+    match HOLD.get(0) {
+        Some(until) => *until != 0 && until.wrapping_sub(now) as i32 > 0,
+        None => false,
+    }
 }
 
 /// Inserts the flow under a key that nobody has, by changing the source port as often as it takes. The insertion is

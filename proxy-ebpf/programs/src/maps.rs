@@ -78,6 +78,11 @@ pub static KEEP_SOURCE: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(4_096, BP
 #[map(name = "node")]
 pub static NODE: Array<NodeConfig> = Array::with_max_entries(1, 0);
 
+/// Until when no flow may be opened, in ticks; 0 is never. Set for a moment while larger maps, or those of another
+/// layout, take the place of these.
+#[map(name = "hold")]
+pub static HOLD: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Counters, with room for those of later builds, as a pinned map keeps its size.
 #[map(name = "counters")]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(64, 0);

@@ -206,7 +206,14 @@ fn translate(socket: &Socket, moment: Moment) -> i32 {
     // connection.
     match moment {
         Moment::Connect => {
-            let value = Connected { backend: backend.addr, reverse, port_be: backend.port_be, zero: [0; 2] };
+            let value = Connected {
+                backend: backend.addr,
+                reverse,
+                namespace: [namespace as u32, (namespace >> 32) as u32],
+                port_be: backend.port_be,
+                protocol,
+                zero: 0,
+            };
             let _ = CONNECTED.insert(cookie, value, 0);
         }
         Moment::Send => remember(ReverseKey::new(cookie, backend.addr, backend.port_be), &reverse),

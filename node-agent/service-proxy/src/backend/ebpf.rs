@@ -27,8 +27,10 @@ const WRITES_A_TURN: usize = 4096;
 
 /// The owner of the maps of services.
 pub(crate) struct Ebpf {
-    plane: Arc<DataPlane>,
-    reconciler: Reconciler,
+    pub(super) plane: Arc<DataPlane>,
+    pub(super) reconciler: Reconciler,
+    /// How much the maps can hold that can grow.
+    pub(super) limits: BTreeMap<&'static str, u32>,
     attach_uplinks: bool,
     netns_dir: PathBuf,
     timeouts: TimeoutOptions,
@@ -36,7 +38,7 @@ pub(crate) struct Ebpf {
     told: Option<Timeouts>,
     /// Whether what nobody claims has been removed once since the start.
     pruned: bool,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
 impl Ebpf {
@@ -47,9 +49,11 @@ impl Ebpf {
             let networks = config.keep_source.iter().map(|net| (net.network(), net.prefix_len()));
             plane.set_masquerade(&networks.collect::<Vec<_>>())?;
         }
+        let limits = plane.limits()?;
         let mut made = Self {
             plane,
             reconciler,
+            limits,
             attach_uplinks: config.attach_uplinks,
             netns_dir: config.netns_dir.clone(),
             timeouts: config.options.timeouts,
@@ -117,9 +121,15 @@ impl Ebpf {
         wanted: &BTreeMap<ServiceName, Option<ServiceTables>>,
         synced: &mut Synced,
     ) -> Result<()> {
-        let plan = self.reconciler.plan(wanted, Instant::now());
+        let plan = loop {
+            let plan = self.reconciler.plan(wanted, Instant::now());
+            match self.apply(&plan.changes).await {
+                Ok(()) => break plan,
+                Err(error) if self.make_more(&error).await? => {}
+                Err(error) => return Err(error),
+            }
+        };
         synced.contested.extend(plan.contested.iter().cloned());
-        self.apply(&plan.changes).await?;
         let done = self.reconciler.done(&plan);
         synced.again.extend(done.again);
         self.destroy(done.gone).await;
@@ -202,7 +212,12 @@ impl Ebpf {
         let late = late.filter(|gone| gone.protocol == UDP).collect();
         self.destroy(late).await;
         self.apply(&expired).await?;
-        Ok(self.plane.collect_flows()?)
+        let plane = Arc::clone(&self.plane);
+        // A walk through all flows.
+        match tokio::task::spawn_blocking(move || plane.collect_flows()).await {
+            Ok(counts) => self.watch_room(&counts?).await,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
     }
 }
 

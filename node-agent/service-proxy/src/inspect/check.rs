@@ -202,7 +202,7 @@ fn pressure(maps: &[MapState]) -> Vec<Finding> {
             "maps",
             Level::Warning,
             full.join(", "),
-            "nearly full: what does not fit is refused and told in an Event; remove the pins to make them larger",
+            "nearly full: maps grow by themselves up to an eighth of the memory (--map-memory); what does not fit is refused and told in an Event",
         )
     }]
 }
@@ -241,6 +241,9 @@ fn drops(counters: &[(&'static str, u64)]) -> Vec<Finding> {
             Some((Level::Note, "a traffic policy left no endpoint, or one was just removed"))
         }
         "drop_source_range" => Some((Level::Note, "clients outside of loadBalancerSourceRanges")),
+        "drop_hold" => {
+            Some((Level::Note, "first packets while maps grew or an upgrade took over; they are sent again"))
+        }
         "drop_no_tunnel" => Some((Level::Warning, "a pod of a node that the tunnel does not know")),
         "drop_tunnel_source" => {
             Some((Level::Warning, "tunnelled packets whose sender is no node of this cluster, or forged"))

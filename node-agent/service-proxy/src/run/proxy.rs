@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ProxyConfig;
 use super::dirty::Work;
+use super::need::need;
 use super::no_local::NoLocal;
 use super::sources::{Sources, zone};
 use crate::addresses::node_addresses;
@@ -213,6 +214,8 @@ impl Proxy {
             names.extend(self.sources.bound().names().cloned());
             names.extend(self.sources.services.list().iter().map(|service| service.name.clone()));
             names.extend(self.backend.services());
+            let Sources { services, slices, .. } = &self.sources;
+            self.backend.expect(|| need(&services.list(), &slices.list(), &self.node)).await?;
         }
         let mut refused = BTreeMap::new();
         // Once even without any service: rules are more than services.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::PoisonError;
 
 use skep_ebpf_abi::flow::{Flow, FlowKey, kind};
 use skep_ebpf_abi::service::FrontendKey;
@@ -24,21 +25,22 @@ impl DataPlane {
             return Ok(Destroyed::default());
         }
         let mut translated = Translated::default();
-        self.services.connected.visit(|cookie, connected| {
-            // The entry does not tell the protocol, but the set does, and a cookie is found under one only.
-            for (set, protocol) in [
-                (connected.reverse.set, UDP),
-                (connected.reverse.set, TCP),
-                (Gone::ANY_SET, UDP),
-                (Gone::ANY_SET, TCP),
-            ] {
-                let gone = Gone { set, addr: connected.backend, port_be: connected.port_be, protocol };
-                if wanted.contains(&gone) {
-                    translated.add(cookie, &gone);
+        self.tables().connected.visit(|cookie, connected| {
+            let [low, high] = connected.namespace;
+            let namespace = u64::from(low) | (u64::from(high) << 32);
+            for set in [connected.reverse.set, Gone::ANY_SET] {
+                // Where the protocol was not noted the set tells it, and a cookie is found under one only.
+                let protocols = if connected.protocol == 0 { [UDP, TCP] } else { [connected.protocol; 2] };
+                for protocol in protocols {
+                    let gone = Gone { set, addr: connected.backend, port_be: connected.port_be, protocol };
+                    if wanted.contains(&gone) {
+                        translated.add(cookie, &gone, namespace);
+                    }
                 }
             }
         })?;
-        Ok(sockets::destroy(translated, namespaces))
+        let mut cookies = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(sockets::destroy(translated, namespaces, &mut cookies))
     }
 
     /// The UDP backends that translated sockets and flows lead to, each with the set that it was taken from. One that
@@ -48,13 +50,15 @@ impl DataPlane {
     /// When the kernel refuses.
     pub fn translated(&self) -> Result<BTreeSet<Gone>> {
         let mut found = BTreeSet::new();
-        self.services.connected.visit(|_, connected| {
+        self.tables().connected.visit(|_, connected| {
             let (set, addr, port_be) = (connected.reverse.set, connected.backend, connected.port_be);
-            found.insert(Gone { set, addr, port_be, protocol: UDP });
+            if matches!(connected.protocol, UDP | 0) {
+                found.insert(Gone { set, addr, port_be, protocol: UDP });
+            }
         })?;
-        // A socket's protocol is not noted; that of its backend is, and few are of both.
+        // Where a socket's protocol was not noted, that of its backend is, and few are of both.
         let mut udp = BTreeSet::new();
-        self.services.visit_backends(|backend| {
+        self.tables().visit_backends(|backend| {
             if backend.protocol == UDP {
                 udp.insert((backend.addr, backend.port_be));
             }
@@ -74,7 +78,7 @@ impl DataPlane {
             }
         })?;
         for (dst, dst_port_be, from_outside, addr, port_be) in ways {
-            let frontend = self.services.frontend(&FrontendKey::new(dst, dst_port_be, UDP))?;
+            let frontend = self.tables().frontend(&FrontendKey::new(dst, dst_port_be, UDP))?;
             let set = frontend.map_or(Gone::NO_SET, |frontend| {
                 if from_outside == 0 { frontend.internal_set } else { frontend.external_set }
             });
@@ -120,7 +124,7 @@ impl DataPlane {
     /// Whether a flow came through a set that keeps the backend.
     fn is_still_served(&self, flow: &Flow, gone: &[&Gone]) -> Result<bool> {
         let dialled = FrontendKey::new(flow.outer.dst, flow.outer.dst_port_be, UDP);
-        let Some(frontend) = self.services.frontend(&dialled)? else { return Ok(false) };
+        let Some(frontend) = self.tables().frontend(&dialled)? else { return Ok(false) };
         let set =
             if flow.kind & kind::FROM_OUTSIDE == 0 { frontend.internal_set } else { frontend.external_set };
         let is_it = |gone: &Gone| {

@@ -10,7 +10,7 @@ use skep_ebpf_abi::Plain;
 
 use super::{bpf, raw};
 
-const LOOKUP: u32 = 24;
+pub(super) const LOOKUP_BATCH: u32 = 24;
 const UPDATE: u32 = 26;
 const DELETE: u32 = 27;
 
@@ -19,15 +19,15 @@ const NOT_SUPPORTED: i32 = 524;
 
 #[repr(C)]
 #[derive(Default)]
-struct Batch {
-    from: u64,
-    to: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map: u32,
-    element_flags: u64,
-    flags: u64,
+pub(super) struct Batch {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) keys: u64,
+    pub(super) values: u64,
+    pub(super) count: u32,
+    pub(super) map: u32,
+    pub(super) element_flags: u64,
+    pub(super) flags: u64,
 }
 
 /// Whether an error says that nothing was done, and that elements must be taken one by one.
@@ -114,7 +114,7 @@ impl Walk {
                 map: raw(map),
                 ..Batch::default()
             };
-            let got = bpf(LOOKUP, &mut attributes);
+            let got = bpf(LOOKUP_BATCH, &mut attributes);
             let ended = matches!(&got, Err(error) if error.raw_os_error() == Some(libc::ENOENT));
             match got {
                 Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {

@@ -4,6 +4,7 @@
 
 mod bench;
 mod errors;
+mod exchange;
 mod helper;
 mod node_port;
 mod packets;
@@ -12,5 +13,7 @@ mod restart;
 mod scale;
 mod socket_lb;
 mod support;
+mod traffic;
+mod upgrade;
 mod verifier;
 mod wire;

@@ -25,9 +25,9 @@ use crate::wire::Wire;
 const POD_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x50];
 const HOST_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x51];
 
-struct Net {
-    place: TestBox,
-    plane: DataPlane,
+pub(crate) struct Net {
+    pub(crate) place: TestBox,
+    pub(crate) plane: DataPlane,
     extra: Vec<String>,
 }
 
@@ -49,7 +49,12 @@ fn ifindex(namespace: &Path, interface: &'static str) -> u32 {
 }
 
 impl Net {
-    fn new(test: &str) -> Self {
+    pub(crate) fn new(test: &str) -> Self {
+        Self::with(test, TestBox::load)
+    }
+
+    /// With a data plane of one's own.
+    pub(crate) fn with(test: &str, load: impl FnOnce(&TestBox) -> DataPlane) -> Self {
         let place = TestBox::new(test);
         let name = place.name.clone();
         let (client, pods) = (format!("{name}-c"), [format!("{name}-p5"), format!("{name}-p6")]);
@@ -71,7 +76,7 @@ impl Net {
         sysctl(&place.namespace(), "net/ipv4/ip_forward", "1");
         sysctl(&place.namespace(), "net/ipv6/conf/all/forwarding", "1");
         sysctl(&place.namespace(), "net/ipv4/conf/all/rp_filter", "0");
-        let mut net = Self { plane: place.load(), place, extra };
+        let mut net = Self { plane: load(&place), place, extra };
         for (last, namespace) in [5, 6].into_iter().zip(pods) {
             net.add_pod(last, &namespace);
         }
@@ -116,7 +121,7 @@ impl Net {
         });
     }
 
-    fn attach_uplink(&self) {
+    pub(crate) fn attach_uplink(&self) {
         let index = ifindex(&self.place.namespace(), "up0");
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -131,20 +136,20 @@ impl Net {
         self.plane.set_node_addresses(&addresses).expect("the node's addresses");
     }
 
-    fn enter(&self) {
+    pub(crate) fn enter(&self) {
         let file = fs::File::open(self.place.namespace()).expect("the namespace");
         nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).expect("entering");
     }
 
-    fn client(&self) -> PathBuf {
+    pub(crate) fn client(&self) -> PathBuf {
         path(&self.extra[0])
     }
 
-    fn pod(&self, last: u8) -> PathBuf {
+    pub(crate) fn pod(&self, last: u8) -> PathBuf {
         path(&self.extra[usize::from(last) - 4])
     }
 
-    fn counter(&self, name: &str) -> u64 {
+    pub(crate) fn counter(&self, name: &str) -> u64 {
         let counters = Inspector::new(&self.place.pin_dir).counters().expect("the counters");
         counters.into_iter().find(|(known, _)| *known == name).expect("a counter").1
     }

@@ -66,6 +66,8 @@ impl TestBox {
         LoadOptions {
             pin_dir: self.pin_dir.clone(),
             cgroup: Some(self.cgroup.clone()),
+            map_memory: None,
+            object: None,
             map_sizes: ["affinity", "reverse"].map(|name| (name.to_owned(), 4096)).into(),
             pods_only: false,
         }
