@@ -246,13 +246,20 @@ fn with_tolerations(mut spec: PodSpec) -> PodSpec {
     spec
 }
 
+/// How often the template has changed, as the API counts it.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
 /// The daemon pod for a node: the scheduler may put it nowhere else.
 pub(super) fn new_pod(set: &DaemonSet, node: &str, hash: &str) -> Pod {
     let template = set.spec.as_ref().map(|s| s.template.clone()).unwrap_or_default();
     let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
     let name = set.metadata.name.as_deref().unwrap_or_default();
     let mut pod = pods::from_template(&template, namespace, name, owners::controller_ref(set));
-    pod.metadata.labels.get_or_insert_default().insert(HASH.into(), hash.into());
+    let labels = pod.metadata.labels.get_or_insert_default();
+    labels.insert(HASH.into(), hash.into());
+    if let Some(count) = set.metadata.annotations.as_ref().and_then(|all| all.get(TEMPLATE_GENERATION)) {
+        labels.insert("pod-template-generation".into(), count.clone());
+    }
     let mut spec = with_tolerations(pod.spec.take().unwrap_or_default());
     let here = NodeSelectorRequirement {
         key: NAME_FIELD.into(),
