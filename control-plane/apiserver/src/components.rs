@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use skep_api::error::ApiError;
 
 use crate::negotiate::Shape;
-use crate::resources::{Call, warn};
+use crate::resources::Call;
 use crate::respond::{self, Answer};
 use crate::shapes;
 
@@ -21,7 +21,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Answer, ApiError> {
     let form = call.form(true)?;
     let store = store(call).await;
     let name = call.request.name.as_str();
-    let answer = if name.is_empty() {
+    Ok(if name.is_empty() {
         let list = match form.shape {
             Shape::Table => {
                 let rows = shapes::rows(&call.row, std::iter::once(&store), form.version, call.include());
@@ -37,8 +37,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Answer, ApiError> {
         respond::value(StatusCode::OK, &form, Some(&call.row), &store, call.include())?
     } else {
         return Err(ApiError::not_found(&call.row.gvr(), name));
-    };
-    Ok(warn(answer, &["v1 ComponentStatus is deprecated in v1.19+".to_owned()]))
+    })
 }
 
 async fn store(call: &Call<'_>) -> Value {

@@ -88,7 +88,7 @@ impl Call<'_> {
 
 /// Answers a request to a resource. Whoever uses a deprecated version is told so.
 pub(crate) async fn handle(call: Call<'_>, body: Body, verb: &str) -> Result<Answer, ApiError> {
-    let deprecation = call.row.custom().and_then(|custom| custom.deprecation());
+    let deprecation = call.row.deprecation();
     let answer = dispatch(call, body, verb).await?;
     Ok(match deprecation {
         Some(warning) => warn(answer, &[warning]),

@@ -34,6 +34,7 @@ mod pv;
 mod pvc;
 mod replica_set;
 mod replication_controller;
+mod resource_name;
 mod resource_quota;
 mod review;
 mod role;
@@ -174,6 +175,7 @@ const fn namespaced(
         subresources: &[],
         verbs: ALL,
         storage: Storage::Own,
+        deprecated: None,
         strategy,
     }
 }

@@ -7,6 +7,7 @@
 //! Order of an update: `default`, `prepare_update` or `prepare_status_update`, (admission),
 //! `validate_update` or `validate_status_update`.
 
+pub mod address;
 pub mod check;
 mod kind;
 pub mod meta;
@@ -113,8 +114,13 @@ pub trait Strategy: Send + Sync {
         None
     }
 
-    /// Warnings to a client that writes this object.
-    fn warnings(&self, _object: &Value) -> Vec<String> {
+    /// Warnings to a client that writes this object over the old one, if there is one.
+    fn warnings(&self, _object: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Warnings to a client that writes this status.
+    fn status_warnings(&self, _object: &Value) -> Vec<String> {
         Vec::new()
     }
 

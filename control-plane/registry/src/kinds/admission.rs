@@ -247,6 +247,18 @@ fn param_ref(reference: &At<'_>) {
     reference.child("parameterNotFoundAction").require_one_of(&["Deny", "Allow"]);
 }
 
+/// Names with this end are for what is in files beside the server.
+const RESERVED: &str = ".static.k8s.io";
+
+fn reserved(object: &Value) -> Vec<String> {
+    if !object.name().ends_with(RESERVED) {
+        return Vec::new();
+    }
+    vec![format!(
+        "metadata.name: names ending with {RESERVED:?} are reserved for static manifest-based configurations and cannot be managed via the API"
+    )]
+}
+
 impl Strategy for Webhooks {
     fn default(&self, object: &mut Value) {
         for hook in items_mut(object, &["webhooks"]) {
@@ -280,6 +292,14 @@ impl Strategy for Webhooks {
                 taken.push(name.text());
             }
         })
+    }
+
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        reserved(object)
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -339,6 +359,14 @@ impl Strategy for Policy {
         })
     }
 
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        reserved(object)
+    }
+
     fn columns(&self) -> &'static [Column] {
         self.column
     }
@@ -395,6 +423,14 @@ impl Strategy for Binding {
                 }
             }
         })
+    }
+
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        reserved(object)
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -37,6 +37,12 @@ pub(super) fn frozen(root: &At<'_>, old: &Value, fields: &[&str]) {
     }
 }
 
+/// How many bytes base64 stands for.
+pub(super) fn decoded_len(text: &str) -> usize {
+    let padding = text.bytes().rev().take_while(|byte| *byte == b'=').count();
+    (text.len() / 4 * 3).saturating_sub(padding)
+}
+
 /// Complains about a key that is no file name.
 pub(super) fn key(entry: &At<'_>, key: &str) {
     for detail in names::config_map_key(key) {
@@ -48,15 +54,15 @@ impl Strategy for ConfigMap {
     fn validate(&self, object: &Value) -> ErrorList {
         check(object, |root| {
             let mut size = 0;
-            for (bag, other) in [("data", "binaryData"), ("binaryData", "data")] {
-                let there = root.child(other);
+            let binary = root.child("binaryData");
+            for bag in ["data", "binaryData"] {
                 for (name, entry) in root.child(bag).entries() {
                     key(&entry, name);
-                    if there.child(name).is_set() {
-                        let detail = format!("duplicate of key present in {other}");
+                    if bag == "data" && binary.child(name).is_set() {
+                        let detail = "duplicate of key present in binaryData";
                         entry.error(Error::invalid(entry.path(), name, detail));
                     }
-                    size += if bag == "data" { entry.text().len() } else { entry.text().len() / 4 * 3 };
+                    size += if bag == "data" { entry.text().len() } else { decoded_len(entry.text()) };
                 }
             }
             if size > MAX_SIZE {

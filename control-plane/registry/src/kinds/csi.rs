@@ -7,8 +7,9 @@ use skep_api::names;
 use skep_api::object::ObjectExt;
 
 use super::pod::volumes::driver;
+use super::pod::warnings::deprecated_label;
 use super::{cluster, namespaced};
-use crate::strategy::check::{At, check, same};
+use crate::strategy::check::{At, check, is_empty, same};
 use crate::strategy::printer::{AGE, Column, NAME, age, boolean, integer, or, text};
 use crate::strategy::{KindRow, Strategy, default_text, default_to};
 
@@ -104,6 +105,16 @@ impl Strategy for Driver {
 
     fn unconditional_update(&self) -> bool {
         false
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let requests = |object: &Value| object.at(&["spec", "tokenRequests"]).cloned().unwrap_or(Value::Null);
+        let unset = object.at(&["spec", "serviceAccountTokenInSecrets"]).is_none();
+        let kept = old.is_some_and(|old| same(&requests(old), &requests(object)));
+        if is_empty(&requests(object)) || !unset || kept {
+            return Vec::new();
+        }
+        vec!["spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes".to_owned()]
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -232,6 +243,22 @@ impl Strategy for Capacity {
 
     fn unconditional_update(&self) -> bool {
         false
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut told = Vec::new();
+        for (index, expression) in object.items(&["nodeTopology", "matchExpressions"]).iter().enumerate() {
+            let key = expression.text(&["key"]);
+            if let Some(fate) = deprecated_label(key) {
+                told.push(format!("nodeTopology.matchExpressions[{index}].key: {key} is {fate}"));
+            }
+        }
+        for label in object.map(&["nodeTopology", "matchLabels"]).into_iter().flat_map(|map| map.keys()) {
+            if let Some(fate) = deprecated_label(label) {
+                told.push(format!("nodeTopology.matchLabels.{label}: {fate}"));
+            }
+        }
+        told
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -73,7 +73,7 @@ impl Strategy for Definition {
         rules::validate_status(new)
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
         rules::warnings(object)
     }
 

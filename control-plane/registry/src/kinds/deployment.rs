@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use skep_api::field::ErrorList;
+use skep_api::field::{Error, ErrorList};
 use skep_api::object::ObjectExt;
 
 use super::pod::warnings;
@@ -39,7 +39,7 @@ impl Strategy for Deployment {
             default_to(object, &["spec", "strategy", "rollingUpdate", "maxUnavailable"], "25%");
             default_to(object, &["spec", "strategy", "rollingUpdate", "maxSurge"], "25%");
         }
-        workload::default_template(object, &["spec", "template"]);
+        workload::default_template(object, &["spec", "template"], false);
     }
 
     /// Labels belong to the spec's writers.
@@ -57,7 +57,8 @@ impl Strategy for Deployment {
             let spec = root.child("spec");
             counts(&spec, &["replicas"]);
             workload::selector(&spec, "deployment");
-            workload::template(&spec, "Deployment");
+            // Upstream tells of the ReplicaSets that will be.
+            workload::template(&spec, "ReplicaSet");
             let strategy = spec.child("strategy");
             let rolling = strategy.child("rollingUpdate");
             match strategy.child("type").text() {
@@ -67,7 +68,11 @@ impl Strategy for Deployment {
                 "Recreate" => {}
                 "RollingUpdate" if rolling.is_set() => workload::rolling_update(&rolling),
                 "RollingUpdate" => rolling.required("this should be defaulted and never be nil"),
-                _ => strategy.child("type").one_of(&["Recreate", "RollingUpdate"]),
+                _ => strategy.error(Error::not_supported(
+                    strategy.path(),
+                    strategy.value().clone(),
+                    &["Recreate", "RollingUpdate"],
+                )),
             }
             counts(&spec, &["minReadySeconds", "revisionHistoryLimit"]);
             let deadline = spec.child("progressDeadlineSeconds");
@@ -86,28 +91,21 @@ impl Strategy for Deployment {
         errors
     }
 
-    fn validate_status_update(&self, new: &Value, _old: &Value) -> ErrorList {
+    fn validate_status_update(&self, new: &Value, old: &Value) -> ErrorList {
         check(new, |root| {
             let status = root.child("status");
-            let all = status.child("replicas").int().unwrap_or(0);
+            let parts = ["updatedReplicas", "readyReplicas", "availableReplicas"];
             counts(&status, &["observedGeneration", "replicas"]);
-            for field in ["updatedReplicas", "readyReplicas", "availableReplicas"] {
-                let here = status.child(field);
-                here.non_negative();
-                if here.int().unwrap_or(0) > all {
-                    here.invalid("cannot be greater than status.replicas");
-                }
-            }
-            counts(&status, &["unavailableReplicas", "collisionCount"]);
-            let available = status.child("availableReplicas");
-            if available.int().unwrap_or(0) > status.child("readyReplicas").int().unwrap_or(0) {
-                available.invalid("cannot be greater than readyReplicas");
-            }
+            counts(&status, &parts);
+            counts(&status, &["unavailableReplicas", "terminatingReplicas"]);
+            workload::at_most(&status, &parts, "replicas", "status.replicas");
+            workload::at_most(&status, &["availableReplicas"], "readyReplicas", "readyReplicas");
+            workload::collisions(&status, old);
         })
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        warnings::template(object, "spec.template")
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        warnings::named_template(object, old, "spec.template")
     }
 
     fn columns(&self) -> &'static [Column] {

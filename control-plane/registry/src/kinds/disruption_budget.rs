@@ -5,7 +5,7 @@ use serde_json::Value;
 use skep_api::field::{Error, ErrorList};
 use skep_api::object::ObjectExt;
 
-use super::workload::int_or_percent;
+use super::workload::{at_most_all, int_or_percent};
 use super::{namespaced, status};
 use crate::strategy::check::check;
 use crate::strategy::meta;
@@ -34,8 +34,10 @@ impl Strategy for Budget {
                     "minAvailable and maxUnavailable cannot be both set",
                 ));
             }
-            int_or_percent(&least);
-            int_or_percent(&most);
+            for count in [&least, &most] {
+                int_or_percent(count);
+                at_most_all(count);
+            }
             spec.child("selector").selector();
             spec.child("unhealthyPodEvictionPolicy").one_of(&["AlwaysAllow", "IfHealthyBudget"]);
         })
@@ -43,11 +45,15 @@ impl Strategy for Budget {
 
     fn validate_status_update(&self, new: &Value, _old: &Value) -> ErrorList {
         check(new, |root| {
+            meta::conditions(&root.child("status").child("conditions"));
             for field in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
                 root.child("status").child(field).non_negative();
             }
-            meta::conditions(&root.child("status").child("conditions"));
         })
+    }
+
+    fn unconditional_update(&self) -> bool {
+        false
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -166,6 +166,13 @@ impl Strategy for Slice {
         if object.at(&["spec", "pool"]).is_some() {
             default_to(object, &["spec", "pool", "generation"], 0);
         }
+        // Evictions count from when a taint came.
+        let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+        for device in items_mut(object, &["spec", "devices"]) {
+            for taint in items_mut(device, &["taints"]) {
+                default_text(taint, &["timeAdded"], &now.to_string());
+            }
+        }
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
@@ -181,6 +188,16 @@ impl Strategy for Slice {
             }
         }));
         errors
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let driver = object.text(&["spec", "driver"]);
+        if driver.to_lowercase() == driver {
+            return Vec::new();
+        }
+        vec![format!(
+            "spec.driver: driver names should be lowercase; {driver:?} contains uppercase characters"
+        )]
     }
 
     fn columns(&self) -> &'static [Column] {

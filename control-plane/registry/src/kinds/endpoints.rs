@@ -7,14 +7,17 @@ use skep_api::names;
 use skep_api::object::ObjectExt;
 
 use super::namespaced;
-use super::pod::spec::ip;
-use crate::strategy::check::{At, check};
+use crate::strategy::address;
+use crate::strategy::check::{At, check, same};
 use crate::strategy::printer::{self, Column};
 use crate::strategy::{KindRow, Strategy, default_text, items_mut};
 
 /// The row of the table of kinds.
-pub(super) static ROW: KindRow =
-    KindRow { short_names: &["ep"], ..namespaced("", "v1", "Endpoints", "endpoints", &Endpoints) };
+pub(super) static ROW: KindRow = KindRow {
+    short_names: &["ep"],
+    deprecated: Some("deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+    ..namespaced("", "v1", "Endpoints", "endpoints", &Endpoints)
+};
 
 struct Endpoints;
 
@@ -59,8 +62,13 @@ impl Strategy for Endpoints {
                     subset.required("must specify `addresses` or `notReadyAddresses`");
                 }
                 for address in lists.iter().flat_map(At::items) {
-                    ip(&address.child("ip"));
+                    address::ip(&address.child("ip"));
                     address.child("hostname").named(names::dns1123_label);
+                    let node = address.child("nodeName");
+                    if node.is_set() {
+                        node.invalid_text(names::dns1123_subdomain(node.text()));
+                    }
+                    address::endpoint(&address.child("ip"));
                 }
                 let ports = subset.child("ports").items();
                 for port in &ports {
@@ -72,13 +80,39 @@ impl Strategy for Endpoints {
                     let number = port.child("port");
                     number.invalid_all(names::port_number(number.int().unwrap_or(0)));
                     port.child("protocol").require_one_of(&["SCTP", "TCP", "UDP"]);
+                    let application = port.child("appProtocol");
+                    if application.is_set() {
+                        application.invalid_text(names::qualified_name(application.text()));
+                    }
                 }
             }
         })
     }
 
-    fn warnings(&self, _object: &Value) -> Vec<String> {
-        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
+    /// What was stored before a rule came may stay as it is.
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let subsets = |object: &Value| object.get("subsets").cloned().unwrap_or_default();
+        if same(&subsets(new), &subsets(old)) { ErrorList::new() } else { self.validate(new) }
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut told = Vec::new();
+        if object.label("endpoints.kubernetes.io/managed-by") == Some("endpoint-controller") {
+            return told;
+        }
+        for (index, subset) in object.items(&["subsets"]).iter().enumerate() {
+            for list in ["addresses", "notReadyAddresses"] {
+                for (place, item) in subset.items(&[list]).iter().enumerate() {
+                    let at = format!("subsets[{index}].{list}[{place}].ip");
+                    address::ip_warnings(&mut told, &at, item.text(&["ip"]));
+                }
+            }
+        }
+        told
+    }
+
+    fn create_on_update(&self) -> bool {
+        true
     }
 
     fn columns(&self) -> &'static [Column] {

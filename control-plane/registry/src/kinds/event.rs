@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 use serde_json::Value;
-use skep_api::field::ErrorList;
+use skep_api::field::{Error, ErrorList};
 use skep_api::names;
 use skep_api::object::ObjectExt;
 
 use super::namespaced;
-use crate::strategy::check::{At, check};
+use crate::strategy::check::{At, check, same};
 use crate::strategy::printer::{self, Column, or};
 use crate::strategy::{KindRow, Storage, Strategy};
 
@@ -59,52 +59,134 @@ fn to_core(event: Value) -> Value {
     rename(event, "v1", NAMES.into_iter().map(|(core, new)| (new, core)))
 }
 
-fn bounded(at: &At<'_>, max: usize) {
-    if at.text().len() > max {
-        at.invalid(format!("can have at most {max} characters"));
-    }
-}
-
 /// The name of a field in this view.
 fn field(core: bool, name: &'static str) -> &'static str {
     if core { name } else { NAMES.iter().find(|(old, _)| *old == name).map_or(name, |(_, new)| new) }
 }
 
+/// A field by its name in core, told as upstream tells it: by that name in either view.
+fn at<'a>(root: &At<'a>, core: bool, name: &'static str) -> At<'a> {
+    root.child(field(core, name)).told_at(root.path().child(name))
+}
+
+const MISPLACED: &str = "does not match event.namespace";
+
+/// What holds in either view: for those of old little, for those with an event time more.
 fn validate(root: &At<'_>, core: bool) {
     let namespace = root.child("metadata").child("namespace");
-    let involved = root.child(field(core, "involvedObject")).child("namespace");
-    let fits = if involved.is_empty() {
-        ["", "default"].contains(&namespace.text())
-    } else {
-        involved.text() == namespace.text()
-    };
-    if !fits {
-        involved.error(skep_api::field::Error::invalid(
-            involved.path(),
-            involved.text(),
-            "does not match event.namespace",
-        ));
-    }
-    let time = root.child("eventTime");
-    if time.is_empty() {
-        if !core {
-            time.required("");
+    let object = at(root, core, "involvedObject");
+    let involved = object.child("namespace");
+    let misplaced = || involved.error(Error::invalid(involved.path(), involved.text(), MISPLACED));
+    let namespace_fits = || {
+        let path = root.path().child("namespace");
+        for detail in names::dns1123_subdomain(namespace.text()) {
+            root.error(Error::invalid(&path, namespace.text(), detail));
         }
+    };
+    if root.child("eventTime").is_empty() {
+        let fits = match involved.text() {
+            "" => ["", "default"].contains(&namespace.text()),
+            text => text == namespace.text(),
+        };
+        if !fits {
+            misplaced();
+        }
+        namespace_fits();
         return;
     }
-    let controller = root.child(field(core, "reportingComponent"));
-    if controller.require() {
-        controller.invalid_all(names::qualified_name(controller.text()));
+    if involved.is_empty() && !["default", "kube-system"].contains(&namespace.text()) {
+        misplaced();
     }
-    for (name, max) in [("reportingInstance", 128), ("action", 128), ("reason", 128)] {
+    let controller = root.child(field(core, "reportingComponent"));
+    if controller.is_empty() {
+        controller.required("");
+    }
+    controller.invalid_text(names::qualified_name(controller.text()));
+    for name in ["reportingInstance", "action", "reason"] {
         let here = root.child(name);
         here.require();
-        bounded(&here, max);
+        bounded(&here, 128);
     }
-    bounded(&root.child(field(core, "message")), 1024);
-    if !core {
-        root.child("type").require_one_of(&["Normal", "Warning"]);
+    bounded(&at(root, core, "message"), 1024);
+    namespace_fits();
+}
+
+fn bounded(at: &At<'_>, max: usize) {
+    if at.text().len() > max {
+        at.error(Error::invalid(at.path(), "", format!("can have at most {max} characters")));
     }
+}
+
+/// What the newer view asks for beside that.
+fn strict(root: &At<'_>) {
+    series(root);
+    if root.child("eventTime").is_empty() {
+        root.child("eventTime").required("");
+    }
+    let kind = root.child("type");
+    if !["Normal", "Warning"].contains(&kind.text()) {
+        kind.error(Error::invalid(kind.path(), "", format!("has invalid value: {}", kind.text())));
+    }
+    for name in ["firstTimestamp", "lastTimestamp", "count", "source"] {
+        let here = at(root, false, name);
+        let set = match name {
+            "count" => here.int().unwrap_or(0) != 0,
+            "source" => ["component", "host"].iter().any(|part| !here.child(part).is_empty()),
+            _ => !here.is_empty(),
+        };
+        if set {
+            here.error(Error::invalid(here.path(), "", "needs to be unset"));
+        }
+    }
+}
+
+fn series(root: &At<'_>) {
+    let series = root.child("series");
+    if !series.is_set() {
+        return;
+    }
+    let (count, last) = (series.child("count"), series.child("lastObservedTime"));
+    if count.int().unwrap_or(0) < 2 {
+        count.error(Error::invalid(count.path(), "", "should be at least 2"));
+    }
+    if last.is_empty() {
+        last.required("");
+    }
+}
+
+/// Fields that stay as they were when the newer view writes, in upstream's order.
+const FROZEN: [&str; 12] = [
+    "involvedObject",
+    "reason",
+    "message",
+    "source",
+    "firstTimestamp",
+    "lastTimestamp",
+    "count",
+    "type",
+    "eventTime",
+    "action",
+    "related",
+    "reportingInstance",
+];
+
+fn stays(root: &At<'_>, old: &Value) {
+    let before = |name: &'static str| old.get(field(false, name)).unwrap_or(&Value::Null);
+    if !same(root.child("series").value(), before("series")) {
+        series(root);
+    }
+    for name in FROZEN {
+        let here = at(root, false, name);
+        // Some clients write times finer than they are kept.
+        let truncated = |value: &Value| {
+            value.as_str().and_then(|text| text.parse::<Timestamp>().ok()).map(Timestamp::as_microsecond)
+        };
+        if name == "eventTime" && truncated(here.value()) == truncated(before(name)) {
+            continue;
+        }
+        here.immutable(before(name));
+    }
+    root.child("reportingController").immutable(before("reportingComponent"));
 }
 
 fn since(event: &Value, fields: &[&str], now: Timestamp) -> String {
@@ -114,7 +196,25 @@ fn since(event: &Value, fields: &[&str], now: Timestamp) -> String {
 
 impl Strategy for Event {
     fn validate(&self, object: &Value) -> ErrorList {
-        check(object, |root| validate(root, self.core))
+        check(object, |root| {
+            validate(root, self.core);
+            if !self.core {
+                strict(root);
+            }
+        })
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        check(new, |root| {
+            validate(root, self.core);
+            if !self.core {
+                stays(root, old);
+            }
+        })
+    }
+
+    fn create_on_update(&self) -> bool {
+        true
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -181,14 +181,18 @@ impl Strategy for Ingress {
         })
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        if object.annotation(CLASS_ANNOTATION).is_some() {
-            vec![format!(
-                "annotation {CLASS_ANNOTATION:?} is deprecated, please use 'spec.ingressClassName' instead"
-            )]
-        } else {
-            Vec::new()
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let named = object.at(&["spec", "ingressClassName"]).is_some();
+        if old.is_some() || named || object.annotation(CLASS_ANNOTATION).is_none() {
+            return Vec::new();
         }
+        vec![format!(
+            "annotation {CLASS_ANNOTATION:?} is deprecated, please use 'spec.ingressClassName' instead"
+        )]
+    }
+
+    fn status_warnings(&self, object: &Value) -> Vec<String> {
+        super::service::balancer_warnings(object)
     }
 
     fn columns(&self) -> &'static [Column] {

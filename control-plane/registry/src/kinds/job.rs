@@ -1,6 +1,8 @@
 //! Job: pods that run to completion.
 
 pub(super) mod rules;
+mod status;
+mod update;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -9,16 +11,16 @@ use skep_api::field::ErrorList;
 use skep_api::object::ObjectExt;
 
 use super::workload;
-use super::{namespaced, pod, status};
+use super::{namespaced, pod};
 use crate::strategy::check::check;
 use crate::strategy::printer::{self, Column};
-use crate::strategy::{KindRow, Strategy, default_text};
+use crate::strategy::{KindRow, Strategy, default_text, default_to};
 
 /// The row of the table of kinds.
 pub(super) static ROW: KindRow = KindRow {
     categories: &["all"],
     generation: &["spec"],
-    subresources: &[status("batch", "v1", "Job")],
+    subresources: &[super::status("batch", "v1", "Job")],
     ..namespaced("batch", "v1", "Job", "jobs", &Job)
 };
 
@@ -47,7 +49,7 @@ pub(super) fn default(object: &mut Value, path: &[&str]) {
     let replacement =
         if job.at(&["spec", "podFailurePolicy"]).is_some() { "Failed" } else { "TerminatingOrFailed" };
     default_text(job, &["spec", "podReplacementPolicy"], replacement);
-    workload::default_template(job, &["spec", "template"]);
+    workload::default_template(job, &["spec", "template"], false);
 }
 
 /// The state in one word.
@@ -90,12 +92,10 @@ impl Strategy for Job {
         let (uid, name) = (object.uid().to_owned(), object.name().to_owned());
         for (keys, value) in LABELS.iter().zip([&uid, &name]) {
             for key in keys {
-                object.set(&["spec", "template", "metadata", "labels", key], value.as_str());
+                default_to(object, &["spec", "template", "metadata", "labels", key], value.as_str());
             }
         }
-        if object.at(&["spec", "selector"]).is_none() {
-            object.set(&["spec", "selector", "matchLabels", LABELS[0][1]], uid);
-        }
+        default_to(object, &["spec", "selector", "matchLabels", LABELS[0][1]], uid);
     }
 
     fn name_grammar(&self) -> fn(&str) -> Vec<String> {
@@ -103,65 +103,30 @@ impl Strategy for Job {
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
+        check(object, rules::job)
+    }
+
+    fn validate_create(&self, object: &Value) -> ErrorList {
         check(object, |root| {
-            let job_spec = root.child("spec");
-            let selector = job_spec.child("selector");
-            if selector.is_set() {
-                selector.selector();
-                if let Some(parsed) = selector.parse_selector() {
-                    workload::matches(&job_spec, &parsed);
-                }
-            } else {
-                selector.required("");
-            }
-            rules::spec(&job_spec);
+            rules::generated_selector(root);
+            rules::job(root);
+            rules::host_names(root);
         })
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        let mut errors = self.validate(new);
-        errors.extend(check(new, |root| {
-            let job_spec = root.child("spec");
-            let before = |field: &str| old.at(&["spec", field]).unwrap_or(&Value::Null);
-            // An indexed job is resized by changing both counts alike.
-            let elastic = new.text(&["spec", "completionMode"]) == "Indexed"
-                && job_spec.child("completions").value() == job_spec.child("parallelism").value();
-            if !elastic {
-                job_spec.child("completions").immutable(before("completions"));
-            }
-            for field in
-                ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "successPolicy"]
-            {
-                job_spec.child(field).immutable(before(field));
-            }
-            // A suspended job that has not started may still be steered.
-            let open = old.flag(&["spec", "suspend"]) && old.at(&["status", "startTime"]).is_none();
-            if !open {
-                job_spec.child("template").immutable(before("template"));
-            }
-        }));
-        errors
-    }
-
-    fn validate_status_update(&self, new: &Value, _old: &Value) -> ErrorList {
         check(new, |root| {
-            for field in ["active", "succeeded", "failed", "ready", "terminating"] {
-                root.child("status").child(field).non_negative();
-            }
+            rules::job(root);
+            update::changes(root, old);
         })
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        let mut told = Vec::new();
-        let count = |field: &str| object.int(&["spec", field]).unwrap_or(0);
-        if object.text(&["spec", "completionMode"]) == "Indexed"
-            && count("completions") > 100_000
-            && count("parallelism") > 10_000
-        {
-            told.push("In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail".to_owned());
-        }
-        told.extend(pod::warnings::template(object, "spec.template"));
-        told
+    fn validate_status_update(&self, new: &Value, old: &Value) -> ErrorList {
+        check(new, |root| status::update(root, old))
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        pod::warnings::named_job(object, old, "spec")
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -2,11 +2,12 @@
 
 use jiff::Timestamp;
 use serde_json::Value;
-use skep_api::field::ErrorList;
+use skep_api::field::{Error, ErrorList};
+use skep_api::names;
 use skep_api::object::ObjectExt;
 
 use super::namespaced;
-use crate::strategy::check::check;
+use crate::strategy::check::{At, check};
 use crate::strategy::printer::{self, Column};
 use crate::strategy::{KindRow, Strategy};
 
@@ -15,15 +16,33 @@ pub(super) static ROW: KindRow = namespaced("coordination.k8s.io", "v1", "Lease"
 
 struct Lease;
 
+/// How a coordinated election picks its leader: a name of upstream's, or one with a domain.
+fn strategy_name(strategy: &At<'_>) {
+    let parts: Vec<&str> = strategy.text().split('/').collect();
+    match parts.as_slice() {
+        ["OldestEmulationVersion"] => {}
+        [_] => strategy.error(Error::not_supported(
+            &strategy.path().child("strategy"),
+            strategy.text(),
+            &["OldestEmulationVersion"],
+        )),
+        _ => strategy.invalid_text(names::qualified_name(strategy.text())),
+    }
+}
+
 impl Strategy for Lease {
     fn validate(&self, object: &Value) -> ErrorList {
         check(object, |root| {
             let spec = root.child("spec");
             spec.child("leaseDurationSeconds").positive();
             spec.child("leaseTransitions").non_negative();
-            let holder = spec.child("holderIdentity");
-            if holder.is_set() && holder.is_empty() {
-                holder.invalid("must not be empty");
+            let strategy = spec.child("strategy");
+            if strategy.is_set() {
+                strategy_name(&strategy);
+            }
+            let preferred = spec.child("preferredHolder");
+            if !preferred.is_empty() && strategy.is_empty() {
+                preferred.forbidden("may only be specified if `strategy` is defined");
             }
         })
     }

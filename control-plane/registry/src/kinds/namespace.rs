@@ -7,7 +7,7 @@ use skep_api::names;
 use skep_api::object::ObjectExt;
 
 use super::{cluster, status, subresource};
-use crate::strategy::check::check;
+use crate::strategy::check::{At, check};
 use crate::strategy::printer::{self, Column};
 use crate::strategy::{KindRow, Strategy, default_text};
 
@@ -26,6 +26,15 @@ const FINALIZER: &str = "kubernetes";
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 struct Namespace;
+
+fn finalizer(at: &At<'_>) {
+    at.invalid_text(names::qualified_name(at.text()));
+    if !at.text().contains('/') && ![FINALIZER, "orphan", "foregroundDeletion"].contains(&at.text()) {
+        at.invalid_text(vec![
+            "name is neither a standard finalizer name nor is it fully qualified".to_owned(),
+        ]);
+    }
+}
 
 impl Strategy for Namespace {
     fn default(&self, object: &mut Value) {
@@ -66,19 +75,27 @@ impl Strategy for Namespace {
 
     fn validate(&self, object: &Value) -> ErrorList {
         check(object, |root| {
-            for finalizer in root.down(&["spec", "finalizers"]).items() {
-                finalizer.require_named(names::qualified_name);
+            let finalizers = root.down(&["spec", "finalizers"]);
+            for item in finalizers.items() {
+                finalizer(&item.told_at(finalizers.path().clone()));
             }
         })
     }
 
+    /// The finalizers were checked when they came.
+    fn validate_update(&self, _new: &Value, _old: &Value) -> ErrorList {
+        ErrorList::new()
+    }
+
     fn validate_subresource(&self, _name: &str, new: &Value, _old: &Value) -> ErrorList {
-        self.validate(new)
+        check(new, |root| root.down(&["spec", "finalizers"]).items().iter().for_each(finalizer))
     }
 
     fn validate_status_update(&self, new: &Value, _old: &Value) -> ErrorList {
         check(new, |root| {
-            let phase = root.down(&["status", "phase"]);
+            let status = root.child("status");
+            // Upstream writes the field with a capital.
+            let phase = status.child("phase").told_at(status.path().child("Phase"));
             match (new.deletion_timestamp(), phase.text()) {
                 (None, "Active") | (Some(_), "Terminating") => {}
                 (None, _) => phase.invalid("may only be 'Active' if `deletionTimestamp` is empty"),

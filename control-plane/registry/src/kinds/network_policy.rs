@@ -7,6 +7,7 @@ use skep_api::object::ObjectExt;
 
 use super::namespaced;
 use super::pod::containers::port as port_or_name;
+use crate::strategy::address;
 use crate::strategy::check::{At, check};
 use crate::strategy::printer::{self, Column};
 use crate::strategy::{KindRow, Strategy, default_text, items_mut};
@@ -56,19 +57,12 @@ fn peer(peer: &At<'_>) {
         peer.forbidden("may not specify both ipBlock and another peer");
     }
     let cidr = block.child("cidr");
-    let parse = |at: &At<'_>| {
-        let net = at.text().parse::<ipnet::IpNet>();
-        if net.is_err() {
-            at.invalid("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
-        }
-        net.ok()
-    };
     if !cidr.require() {
         return;
     }
-    let outer = parse(&cidr);
+    let outer = address::cidr(&cidr);
     for except in block.child("except").items() {
-        if let (Some(outer), Some(inner)) = (outer, parse(&except))
+        if let (Some(outer), Some(inner)) = (outer, address::cidr(&except))
             && (!outer.contains(&inner) || outer == inner)
         {
             except.invalid("must be a strict subset of `cidr`");
@@ -111,6 +105,28 @@ impl Strategy for NetworkPolicy {
                 types.items().iter().for_each(|t| t.one_of(&["Ingress", "Egress"]));
             }
         })
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        address::ratchet(&self.validate(new), &self.validate(old))
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut told = Vec::new();
+        for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+            for (index, rule) in object.items(&["spec", direction]).iter().enumerate() {
+                for (place, peer) in rule.items(&[peers]).iter().enumerate() {
+                    let at = format!("spec.{direction}[{index}].{peers}[{place}].ipBlock");
+                    let cidr = peer.text(&["ipBlock", "cidr"]);
+                    address::cidr_warnings(&mut told, &format!("{at}.cidr"), cidr);
+                    for (number, except) in peer.items(&["ipBlock", "except"]).iter().enumerate() {
+                        let at = format!("{at}.except[{number}]");
+                        address::cidr_warnings(&mut told, &at, except.as_str().unwrap_or_default());
+                    }
+                }
+            }
+        }
+        told
     }
 
     fn columns(&self) -> &'static [Column] {

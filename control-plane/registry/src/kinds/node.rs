@@ -6,8 +6,9 @@ use skep_api::field::{Error, ErrorList};
 use skep_api::names;
 use skep_api::object::ObjectExt;
 
-use super::{cluster, proxy, status as status_of};
-use crate::strategy::check::{At, check, same};
+use super::{cluster, proxy, resource_name, status as status_of};
+use crate::strategy::address;
+use crate::strategy::check::{At, check, is_empty, same};
 use crate::strategy::printer::{self, Column, or};
 use crate::strategy::{KindRow, Strategy};
 
@@ -18,7 +19,7 @@ pub(super) static ROW: KindRow = KindRow {
     ..cluster("", "v1", "Node", "nodes", &Node)
 };
 
-const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "PreferNoSchedule"];
+const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 struct Node;
 
@@ -26,11 +27,14 @@ struct Node;
 fn taints(taints: &At<'_>) {
     let mut seen: Vec<(&str, &str)> = Vec::new();
     for taint in taints.items() {
-        let key = taint.child("key");
-        key.invalid_all(names::qualified_name(key.text()));
-        taint.child("value").named(names::label_value);
-        taint.child("effect").require_one_of(EFFECTS);
-        let pair = (key.text(), taint.child("effect").text());
+        let (key, value, effect) = (taint.child("key"), taint.child("value"), taint.child("effect"));
+        key.invalid_text(names::qualified_name(key.text()));
+        let faults = names::label_value(value.text());
+        if !faults.is_empty() {
+            value.invalid_text(vec![faults.join(";")]);
+        }
+        effect.require_one_of(EFFECTS);
+        let pair = (key.text(), effect.text());
         if seen.contains(&pair) {
             taint.error(Error {
                 detail: "taints must be unique by key and effect pair".to_owned(),
@@ -41,7 +45,43 @@ fn taints(taints: &At<'_>) {
     }
 }
 
-fn address(object: &Value, kind: &str) -> String {
+/// What holds for a node whenever it is written.
+fn whole(root: &At<'_>) {
+    let (metadata, status) = (root.child("metadata"), root.child("status"));
+    // Upstream tells taints below `metadata`.
+    taints(&root.child("spec").child("taints").told_at(metadata.path().child("taints")));
+    for list in ["capacity", "allocatable"] {
+        let here = status.child(list);
+        for (name, amount) in here.entries() {
+            resource_name::amount(&amount.told_at(here.path().child(name)), name);
+        }
+    }
+    features(&status.child("declaredFeatures"));
+}
+
+/// Features an agent declares, in order, each once.
+fn features(list: &At<'_>) {
+    let items = list.items();
+    for pair in items.windows(2) {
+        match pair[0].text().cmp(pair[1].text()) {
+            std::cmp::Ordering::Less => {}
+            std::cmp::Ordering::Equal => pair[1].duplicate(),
+            std::cmp::Ordering::Greater => pair[1].invalid("list must be sorted alphabetically"),
+        }
+    }
+}
+
+/// Pod ranges: one a family at most.
+fn ranges(cidrs: &At<'_>) {
+    let items = cidrs.items();
+    let nets: Vec<_> = items.iter().filter_map(address::cidr).collect();
+    let families = [true, false].map(|v4| nets.iter().any(|net| net.addr().is_ipv4() == v4));
+    if items.len() > 2 || (items.len() == 2 && nets.len() == 2 && families != [true, true]) {
+        cidrs.invalid("may specify no more than one CIDR for each IP family");
+    }
+}
+
+fn address_of(object: &Value, kind: &str) -> String {
     let found = object.items(&["status", "addresses"]).iter().find(|a| a.text(&["type"]) == kind);
     found.map_or("<none>", |a| a.text(&["address"])).to_owned()
 }
@@ -96,38 +136,77 @@ impl Strategy for Node {
         false
     }
 
+    /// How agents were once configured through the API is gone.
+    fn prepare_for_create(&self, object: &mut Value) {
+        object.unset(&["spec", "configSource"]);
+        object.unset(&["status", "config"]);
+    }
+
+    fn prepare_for_update(&self, new: &mut Value, old: &Value) {
+        if old.at(&["spec", "configSource"]).is_none() {
+            new.unset(&["spec", "configSource"]);
+        }
+    }
+
+    fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
+        if old.at(&["status", "config"]).is_none() {
+            new.unset(&["status", "config"]);
+        }
+    }
+
     fn validate(&self, object: &Value) -> ErrorList {
         check(object, |root| {
-            let spec = root.child("spec");
-            taints(&spec.child("taints"));
-            for cidr in spec.child("podCIDRs").items() {
-                if cidr.text().parse::<ipnet::IpNet>().is_err() {
-                    cidr.invalid("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
-                }
-            }
-            for list in ["capacity", "allocatable"] {
-                for (_, amount) in root.down(&["status", list]).entries() {
-                    if amount.quantity().is_some_and(|q| q.sign() < 0) {
-                        amount.invalid("must be greater than or equal to 0");
-                    }
-                }
-            }
+            whole(root);
+            ranges(&root.child("spec").child("podCIDRs"));
         })
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        let mut errors = check(new, |root| {
-            let old_spec = old.get("spec").unwrap_or(&Value::Null);
+        check(new, |root| {
+            whole(root);
+            let mut seen = Vec::new();
+            for address in root.down(&["status", "addresses"]).items() {
+                if seen.contains(&address.value()) {
+                    address.duplicate();
+                }
+                seen.push(address.value());
+            }
+            let spec = root.child("spec");
+            let before = |field: &str| old.at(&["spec", field]).unwrap_or(&Value::Null);
             for (field, name) in [("podCIDRs", "podCIDR"), ("providerID", "providerID")] {
-                let here = root.child("spec").child(field);
-                let before = old_spec.get(field).unwrap_or(&Value::Null);
-                if !crate::strategy::check::is_empty(before) && !same(here.value(), before) {
+                let here = spec.child(field);
+                if !is_empty(before(field)) && !same(here.value(), before(field)) {
                     here.forbidden(format!("node updates may not change {name} except from \"\" to valid"));
                 }
             }
-        });
-        errors.extend(self.validate(new));
-        errors
+            let external = spec.child("externalID");
+            if external.text() != before("externalID").as_str().unwrap_or_default() {
+                external.forbidden("may not be updated");
+            }
+        })
+    }
+
+    fn validate_status_update(&self, new: &Value, old: &Value) -> ErrorList {
+        self.validate_update(new, old)
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut told = Vec::new();
+        if object.at(&["spec", "configSource"]).is_some() {
+            told.push("spec.configSource: the feature is removed".to_owned());
+        }
+        if !object.text(&["spec", "externalID"]).is_empty() {
+            told.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
+        }
+        for (index, cidr) in object.items(&["spec", "podCIDRs"]).iter().enumerate() {
+            let at = format!("spec.podCIDRs[{index}]");
+            address::cidr_warnings(&mut told, &at, cidr.as_str().unwrap_or_default());
+        }
+        told
+    }
+
+    fn status_warnings(&self, object: &Value) -> Vec<String> {
+        self.warnings(object, None)
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -154,8 +233,8 @@ impl Strategy for Node {
             roles(object).into(),
             printer::age(object, now),
             info("kubeletVersion").into(),
-            address(object, "InternalIP").into(),
-            address(object, "ExternalIP").into(),
+            address_of(object, "InternalIP").into(),
+            address_of(object, "ExternalIP").into(),
             or(info("osImage"), "<unknown>").into(),
             or(info("kernelVersion"), "<unknown>").into(),
             or(info("containerRuntimeVersion"), "<unknown>").into(),

@@ -6,6 +6,7 @@ use skep_api::field::ErrorList;
 use skep_api::names;
 use skep_api::object::ObjectExt;
 
+use super::pod::resources::overhead;
 use super::pod::spec::{template, tolerations};
 use super::pod::warnings;
 use super::workload;
@@ -30,15 +31,15 @@ struct PodTemplate;
 
 impl Strategy for PodTemplate {
     fn default(&self, object: &mut Value) {
-        workload::default_template(object, &["template"]);
+        workload::default_template(object, &["template"], false);
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
         check(object, |root| template(&root.child("template")))
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        warnings::template(object, "template")
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        warnings::template(object, old, "template")
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -63,12 +64,21 @@ struct Revision;
 impl Strategy for Revision {
     fn validate(&self, object: &Value) -> ErrorList {
         check(object, |root| {
+            root.child("revision").non_negative();
+        })
+    }
+
+    fn validate_create(&self, object: &Value) -> ErrorList {
+        let mut errors = self.validate(object);
+        errors.extend(check(object, |root| {
             let data = root.child("data");
             if !data.is_set() {
                 data.required("data is mandatory");
+            } else if !data.value().is_object() {
+                data.required("data must be a valid JSON object");
             }
-            root.child("revision").non_negative();
-        })
+        }));
+        errors
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
@@ -106,20 +116,18 @@ impl Strategy for RuntimeClass {
     fn validate(&self, object: &Value) -> ErrorList {
         check(object, |root| {
             root.child("handler").require_named(names::dns1123_label);
+            overhead(&root.child("overhead").child("podFixed").told_at(root.path().child("overhead")));
             let scheduling = root.child("scheduling");
             scheduling.child("nodeSelector").labels();
-            tolerations(&scheduling.child("tolerations"));
-            let mut taken: Vec<&Value> = Vec::new();
-            for toleration in scheduling.child("tolerations").items() {
-                if taken.contains(&toleration.value()) {
+            let list = scheduling.child("tolerations");
+            tolerations(&list);
+            let mut taken: Vec<[&str; 4]> = Vec::new();
+            for toleration in list.items() {
+                let keys = ["key", "operator", "value", "effect"].map(|field| toleration.child(field).text());
+                if taken.contains(&keys) {
                     toleration.duplicate();
                 }
-                taken.push(toleration.value());
-            }
-            for (_, amount) in root.down(&["overhead", "podFixed"]).entries() {
-                if amount.quantity().is_some_and(|quantity| quantity.sign() < 0) {
-                    amount.invalid("must be greater than or equal to 0");
-                }
+                taken.push(keys);
             }
         })
     }
@@ -128,6 +136,20 @@ impl Strategy for RuntimeClass {
         check(new, |root| {
             root.child("handler").immutable(old.get("handler").unwrap_or(&Value::Null));
         })
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let keys = object.map(&["scheduling", "nodeSelector"]).into_iter().flat_map(|map| map.keys());
+        let fates = keys.filter_map(|key| warnings::deprecated_label(key));
+        fates.map(|fate| format!("scheduling.nodeSelector: {fate}")).collect()
+    }
+
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn create_on_update(&self) -> bool {
+        true
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -25,6 +25,7 @@ use skep_api::field::ErrorList;
 use skep_api::object::ObjectExt;
 
 use super::{WRITE, namespaced, proxy, subresource};
+use crate::strategy::address::ip_warnings;
 use crate::strategy::check::{At, check};
 use crate::strategy::printer::Column;
 use crate::strategy::{KindRow, Strategy};
@@ -133,8 +134,19 @@ impl Strategy for Pod {
         check(new, |root| status::update(root, old))
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        warnings::pod(object)
+    /// People write templates; whoever changes a pod is a program mostly.
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        if old.is_none() { warnings::pod(object) } else { Vec::new() }
+    }
+
+    fn status_warnings(&self, object: &Value) -> Vec<String> {
+        let mut told = Vec::new();
+        for list in ["podIPs", "hostIPs"] {
+            for (index, ip) in object.items(&["status", list]).iter().enumerate() {
+                ip_warnings(&mut told, &format!("status.{list}[{index}].ip"), ip.text(&["ip"]));
+            }
+        }
+        told
     }
 
     fn columns(&self) -> &'static [Column] {

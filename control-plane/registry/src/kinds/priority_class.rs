@@ -23,6 +23,18 @@ const SYSTEM: [(&str, i64); 2] =
 
 struct PriorityClass;
 
+/// Why a class with a name of the system's is none of its two.
+fn system_fault(class: &Value) -> Option<String> {
+    let name = class.name();
+    let Some((_, value)) = SYSTEM.iter().find(|(known, _)| *known == name) else {
+        return Some(format!("{name} is not a known system priority class"));
+    };
+    if class.int(&["value"]).unwrap_or(0) != *value {
+        return Some(format!("value of {name} PriorityClass must be {value}"));
+    }
+    class.flag(&["globalDefault"]).then(|| format!("globalDefault of {name} PriorityClass must be false"))
+}
+
 impl Strategy for PriorityClass {
     fn default(&self, object: &mut Value) {
         default_text(object, &["preemptionPolicy"], "PreemptLowerPriority");
@@ -32,12 +44,13 @@ impl Strategy for PriorityClass {
         check(object, |root| {
             let name = object.name();
             let value = root.child("value");
-            let known = SYSTEM.iter().any(|(n, v)| *n == name && value.int() == Some(*v));
-            if name.starts_with("system-") && !known {
-                root.child("metadata").child("name").forbidden(
-                    "priority class names with 'system-' prefix are reserved for system use only. error: only system priority classes may have this prefix",
-                );
-            } else if !known && value.int().unwrap_or(0) > HIGHEST {
+            if name.starts_with("system-") {
+                if let Some(fault) = system_fault(object) {
+                    root.child("metadata").child("name").forbidden(format!(
+                        "priority class names with 'system-' prefix are reserved for system use only. error: {fault}"
+                    ));
+                }
+            } else if value.int().unwrap_or(0) > HIGHEST {
                 value.forbidden(format!("maximum allowed value of a user defined priority is {HIGHEST}"));
             }
             root.child("preemptionPolicy").one_of(&["Never", "PreemptLowerPriority"]);

@@ -182,11 +182,13 @@ fn volume_spec(spec: &At<'_>) {
 /// Sources that nothing serves any more, and the reclaim policy that is going.
 fn volume_warnings(object: &Value) -> Vec<String> {
     let mut told = Vec::new();
-    for annotation in ["volume.beta.kubernetes.io/storage-class", "volume.beta.kubernetes.io/mount-options"] {
-        if object.annotations().is_some_and(|all| all.contains_key(annotation)) {
-            let field = if annotation.ends_with("class") { "storageClassName" } else { "mountOptions" };
+    for (annotation, since, field) in [
+        ("volume.beta.kubernetes.io/storage-class", "v1.8", "storageClassName"),
+        ("volume.beta.kubernetes.io/mount-options", "v1.31", "mountOptions"),
+    ] {
+        if object.annotation(annotation).is_some() {
             told.push(format!(
-                "metadata.annotations[{annotation}]: deprecated since v1.8; use \"{field}\" attribute instead"
+                "metadata.annotations[{annotation}]: deprecated since {since}; use \"{field}\" attribute instead"
             ));
         }
     }
@@ -196,9 +198,16 @@ fn volume_warnings(object: &Value) -> Vec<String> {
                 .to_owned(),
         );
     }
+    let terms = ["nodeAffinity", "required", "nodeSelectorTerms"];
+    for (index, term) in object.items(&["spec", terms[0], terms[1], terms[2]]).iter().enumerate() {
+        let at = format!("spec.{}[{index}]", terms.join("."));
+        super::pod::warnings::node_term(&mut told, term, false, &at);
+    }
     for (source, fate) in super::pod::warnings::SOURCES {
-        if object.at(&["spec", source]).is_some() {
-            told.push(format!("spec.{source}: {fate}"));
+        let told_as = if source == "storageos" { "storageOS" } else { source };
+        // Upstream says nothing of these two in volumes.
+        if !["flocker", "quobyte"].contains(&source) && object.at(&["spec", source]).is_some() {
+            told.push(format!("spec.{told_as}: {fate}"));
         }
     }
     told
@@ -275,7 +284,7 @@ impl Strategy for Volume {
         check(new, pvc::versioned)
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
         volume_warnings(object)
     }
 
@@ -370,6 +379,20 @@ impl Strategy for Class {
             let before = old.get("volumeBindingMode").unwrap_or(&Value::Null);
             root.child("volumeBindingMode").immutable(before);
         })
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut told = Vec::new();
+        for (index, topology) in object.items(&["allowedTopologies"]).iter().enumerate() {
+            for (place, expression) in topology.items(&["matchLabelExpressions"]).iter().enumerate() {
+                if let Some(fate) = super::pod::warnings::deprecated_label(expression.text(&["key"])) {
+                    told.push(format!(
+                        "allowedTopologies[{index}].matchLabelExpressions[{place}].key: {fate}"
+                    ));
+                }
+            }
+        }
+        told
     }
 
     fn columns(&self) -> &'static [Column] {

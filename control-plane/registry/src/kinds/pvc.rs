@@ -7,6 +7,7 @@ use skep_api::object::ObjectExt;
 use skep_api::quantity::Quantity;
 
 use super::pod::defaults::quantities;
+use super::pod::warnings;
 use super::{namespaced, status};
 use crate::strategy::check::{At, check, is_empty, same};
 use crate::strategy::printer::{self, Column, or};
@@ -65,7 +66,7 @@ pub(super) fn default(claim: &mut Value) {
 }
 
 /// The rules of the spec of a claim.
-fn spec(spec: &At<'_>) {
+pub(super) fn spec(spec: &At<'_>) {
     access_modes(&spec.child("accessModes"), "at least 1 access mode is required");
     spec.child("selector").selector();
     spec.child("volumeMode").one_of(&["Block", "Filesystem"]);
@@ -253,6 +254,15 @@ impl Strategy for Claim {
                 }
             }
         })
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut told = Vec::new();
+        if object.annotation(BETA_CLASS).is_some() {
+            told.push(format!("metadata.annotations[{BETA_CLASS}]: deprecated since v1.8; use \"storageClassName\" attribute instead"));
+        }
+        warnings::claim_spec(&mut told, object.get("spec").unwrap_or(&Value::Null), "spec");
+        told
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -27,7 +27,7 @@ struct ReplicaSet;
 impl Strategy for ReplicaSet {
     fn default(&self, object: &mut Value) {
         workload::default_spec(object, &[("replicas", json!(1))]);
-        workload::default_template(object, &["spec", "template"]);
+        workload::default_template(object, &["spec", "template"], false);
     }
 
     fn prepare_for_create(&self, object: &mut Value) {
@@ -38,7 +38,8 @@ impl Strategy for ReplicaSet {
         check(object, |root| {
             let spec = root.child("spec");
             counts(&spec, &["replicas", "minReadySeconds"]);
-            workload::selector(&spec, "replicaset");
+            // Upstream says deployment here.
+            workload::selector(&spec, "deployment");
             workload::template(&spec, "ReplicaSet");
         })
     }
@@ -53,8 +54,8 @@ impl Strategy for ReplicaSet {
         replica_status(new)
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        warnings::template(object, "spec.template")
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        warnings::named_template(object, old, "spec.template")
     }
 
     fn columns(&self) -> &'static [Column] {

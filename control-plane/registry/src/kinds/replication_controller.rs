@@ -63,7 +63,7 @@ impl Strategy for ReplicationController {
             }
         }
         workload::default_spec(object, &[("replicas", json!(1))]);
-        workload::default_template(object, &["spec", "template"]);
+        workload::default_template(object, &["spec", "template"], true);
     }
 
     fn prepare_for_create(&self, object: &mut Value) {
@@ -81,7 +81,11 @@ impl Strategy for ReplicationController {
                     workload::matches(&spec, &LabelSelector::from_map(map));
                 }
             }
-            workload::template(&spec, "ReplicationController");
+            if spec.child("template").is_set() {
+                workload::template(&spec, "ReplicationController");
+            } else {
+                spec.child("template").required("");
+            }
         })
     }
 
@@ -89,8 +93,8 @@ impl Strategy for ReplicationController {
         replica_status(new)
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        warnings::template(object, "spec.template")
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        warnings::named_template(object, old, "spec.template")
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -118,20 +122,11 @@ impl Strategy for ReplicationController {
 pub(super) fn replica_status(object: &Value) -> ErrorList {
     check(object, |root| {
         let status = root.child("status");
-        let all = status.child("replicas").int().unwrap_or(0);
-        counts(
-            &status,
-            &["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"],
-        );
-        for field in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"] {
-            let here = status.child(field);
-            if here.int().unwrap_or(0) > all {
-                here.invalid("cannot be greater than status.replicas");
-            }
-        }
-        let available = status.child("availableReplicas");
-        if available.int().unwrap_or(0) > status.child("readyReplicas").int().unwrap_or(0) {
-            available.invalid("cannot be greater than readyReplicas");
-        }
+        let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+        counts(&status, &["replicas"]);
+        counts(&status, &parts);
+        counts(&status, &["observedGeneration", "terminatingReplicas"]);
+        workload::at_most(&status, &parts, "replicas", "status.replicas");
+        workload::at_most(&status, &["availableReplicas"], "readyReplicas", "readyReplicas");
     })
 }

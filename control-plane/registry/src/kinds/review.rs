@@ -65,6 +65,7 @@ pub(super) static BINDING: KindRow = KindRow {
 pub(super) static COMPONENT: KindRow = KindRow {
     verbs: &["get", "list"],
     short_names: &["cs"],
+    deprecated: Some("deprecated in v1.19+"),
     storage: Storage::Virtual,
     ..cluster("", "v1", "ComponentStatus", "componentstatuses", &Component)
 };

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::Value;
-use skep_api::field::ErrorList;
+use skep_api::field::{Error, ErrorList};
 use skep_api::names;
 use skep_api::object::ObjectExt;
 
@@ -25,15 +25,13 @@ struct Binding {
 }
 
 fn subject(subject: &At<'_>, namespaced: bool) {
-    let name = subject.child("name");
+    let (name, group, kind) = (subject.child("name"), subject.child("apiGroup"), subject.child("kind"));
     name.require();
-    let group = subject.child("apiGroup");
     let in_group = |wanted: &str| {
         if group.text() != wanted {
-            group.error(skep_api::field::Error::not_supported(group.path(), group.text(), &[wanted]));
+            group.error(Error::not_supported(group.path(), group.text(), &[wanted]));
         }
     };
-    let kind = subject.child("kind");
     match kind.text() {
         "ServiceAccount" => {
             name.named(names::dns1123_subdomain);
@@ -43,11 +41,9 @@ fn subject(subject: &At<'_>, namespaced: bool) {
             }
         }
         "User" | "Group" => in_group(GROUP),
-        other => kind.error(skep_api::field::Error::not_supported(
-            kind.path(),
-            other,
-            &["Group", "ServiceAccount", "User"],
-        )),
+        other => {
+            kind.error(Error::not_supported(kind.path(), other, &["ServiceAccount", "User", "Group"]));
+        }
     }
 }
 
@@ -68,11 +64,12 @@ impl Strategy for Binding {
     fn validate(&self, object: &Value) -> ErrorList {
         check(object, |root| {
             let role = root.child("roleRef");
-            role.child("apiGroup").one_of(&[GROUP]);
-            let kinds: &[&str] = if self.namespaced { &["ClusterRole", "Role"] } else { &["ClusterRole"] };
-            let kind = role.child("kind");
-            if !kinds.contains(&kind.text()) {
-                kind.error(skep_api::field::Error::not_supported(kind.path(), kind.text(), kinds));
+            let kinds: &[&str] = if self.namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
+            for (field, known) in [("apiGroup", &[GROUP][..]), ("kind", kinds)] {
+                let here = role.child(field);
+                if !known.contains(&here.text()) {
+                    here.error(Error::not_supported(here.path(), here.text(), known));
+                }
             }
             role.child("name").require_named(names::path_segment);
             root.child("subjects").items().iter().for_each(|s| subject(s, self.namespaced));

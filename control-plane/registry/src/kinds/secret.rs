@@ -7,7 +7,7 @@ use serde_json::Value;
 use skep_api::field::{Error, ErrorList};
 use skep_api::object::ObjectExt;
 
-use super::config_map::{MAX_SIZE, frozen, key};
+use super::config_map::{MAX_SIZE, decoded_len, frozen, key};
 use super::namespaced;
 use crate::strategy::check::{At, check};
 use crate::strategy::printer::{self, Column};
@@ -34,8 +34,12 @@ fn typed(root: &At<'_>) {
     let json = |name: &str| {
         require(name);
         let bytes = STANDARD.decode(data.child(name).text()).unwrap_or_default();
-        if has(name) && serde_json::from_slice::<Value>(&bytes).is_err() {
-            data.error(Error::invalid(&at(name), REDACTED, "must be valid JSON"));
+        // What the parser says may hold a part of the value; its place is enough.
+        if has(name)
+            && let Err(error) = serde_json::from_slice::<serde_json::Map<String, Value>>(&bytes)
+        {
+            let place = format!("is no JSON object (line {}, column {})", error.line(), error.column());
+            data.error(Error::invalid(&at(name), REDACTED, place));
         }
     };
     match root.child("type").text() {
@@ -81,12 +85,12 @@ impl Strategy for Secret {
             let data = root.child("data");
             for (name, entry) in data.entries() {
                 key(&entry, name);
-                size += entry.text().len() / 4 * 3;
+                size += decoded_len(entry.text());
                 if STANDARD.decode(entry.text()).is_err() {
                     entry.error(Error::invalid(entry.path(), REDACTED, "must be base64"));
                 }
             }
-            if size > MAX_SIZE + 3 * data.entries().len() {
+            if size > MAX_SIZE {
                 data.error(Error::too_long(data.path(), MAX_SIZE));
             }
             typed(root);

@@ -10,6 +10,7 @@ use skep_api::names;
 use skep_api::object::ObjectExt;
 
 use super::{namespaced, proxy, status};
+use crate::strategy::address;
 use crate::strategy::printer::{self, Column, or};
 use crate::strategy::{KindRow, Strategy, default_text, default_to, items_mut};
 
@@ -215,8 +216,16 @@ impl Strategy for Service {
         validate::status(new)
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
         validate::warnings(object)
+    }
+
+    fn status_warnings(&self, object: &Value) -> Vec<String> {
+        balancer_warnings(object)
+    }
+
+    fn create_on_update(&self) -> bool {
+        true
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -249,4 +258,14 @@ impl Strategy for Service {
     fn selectable(&self) -> &'static [&'static str] {
         &["spec.clusterIP", "spec.type"]
     }
+}
+
+/// Warnings to those who tell the addresses of a load balancer, of Services and Ingresses.
+pub(super) fn balancer_warnings(object: &Value) -> Vec<String> {
+    let mut told = Vec::new();
+    for (index, entry) in object.items(&["status", "loadBalancer", "ingress"]).iter().enumerate() {
+        let at = format!("status.loadBalancer.ingress[{index}]");
+        address::ip_warnings(&mut told, &at, entry.text(&["ip"]));
+    }
+    told
 }

@@ -21,7 +21,19 @@ pub(super) static ROW: KindRow = KindRow {
 
 struct ServiceAccount;
 
+const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
+
 impl Strategy for ServiceAccount {
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let has = |object: &Value| object.annotation(ENFORCE).is_some();
+        if !has(object) || old.is_some_and(has) {
+            return Vec::new();
+        }
+        vec![format!(
+            "metadata.annotations[{ENFORCE}]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"
+        )]
+    }
+
     fn columns(&self) -> &'static [Column] {
         static COLUMNS: &[Column] = &[printer::NAME, printer::text("Secrets"), printer::AGE];
         COLUMNS

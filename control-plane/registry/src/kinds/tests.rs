@@ -1,6 +1,10 @@
 //! The table as a whole, and tables of errors and printed rows of the kinds of the first slice.
 
+mod apps;
+mod bounds;
+mod events;
 mod jobs;
+mod slices;
 mod storage;
 
 use jiff::Timestamp;
@@ -32,6 +36,32 @@ fn object(kind: &str, mut rest: Value) -> Value {
 #[track_caller]
 fn refused(kind: &str, rest: Value, want: &[&str]) {
     assert_eq!(row_of(kind).validate_create(&object(kind, rest)).lines(), want, "{kind}");
+}
+
+/// What a change to the new fields is told, over the old ones.
+#[track_caller]
+fn changed(kind: &str, old: Value, new: Value, want: &[&str]) {
+    let row = row_of(kind);
+    let (old, mut new) = (object(kind, old), object(kind, new));
+    row.prepare_update(&mut new, &old);
+    assert_eq!(row.validate_update(&new, &old).lines(), want, "{kind}");
+}
+
+/// The same of a status.
+#[track_caller]
+fn reported(kind: &str, spec: &Value, old: &Value, new: &Value, want: &[&str]) {
+    let with = |status: &Value| {
+        let mut object = object(kind, json!({"spec": spec}));
+        object.set(&["status"], status.clone());
+        object
+    };
+    assert_eq!(row_of(kind).validate_status_update(&with(new), &with(old)).lines(), want, "{kind}");
+}
+
+/// What whoever writes it is warned of.
+#[track_caller]
+fn warned(kind: &str, rest: Value, want: &[&str]) {
+    assert_eq!(row_of(kind).strategy.warnings(&object(kind, rest), None), want, "{kind}");
 }
 
 #[track_caller]
@@ -98,10 +128,7 @@ fn config_maps_and_secrets() {
     refused(
         "ConfigMap",
         json!({"data": {"a": "1"}, "binaryData": {"a": "MQ=="}}),
-        &[
-            "data[a]: Invalid value: \"a\": duplicate of key present in binaryData",
-            "binaryData[a]: Invalid value: \"a\": duplicate of key present in data",
-        ],
+        &["data[a]: Invalid value: \"a\": duplicate of key present in binaryData"],
     );
     let old = object("ConfigMap", json!({"immutable": true, "data": {"a": "1"}}));
     let mut new = old.clone();
@@ -247,7 +274,7 @@ fn workloads() {
         "ReplicaSet",
         json!({"spec": {"selector": {}, "template": {"spec": {"restartPolicy": "Never", "containers": []}}}}),
         &[
-            "spec.selector: Invalid value: {}: empty selector is invalid for replicaset",
+            "spec.selector: Invalid value: {}: empty selector is invalid for deployment",
             "spec.template.spec.containers: Required value",
             "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
         ],

@@ -179,7 +179,11 @@ impl Registry {
         if !applied {
             new = own(write, Some(&old.value), new);
         }
-        warnings.extend(kind.warnings(&new, Some(&old.value)));
+        warnings.extend(match part {
+            Part::Object => kind.warnings(&new, Some(&old.value)),
+            Part::Status => kind.status_warnings(&new, &old.value),
+            Part::Given | Part::Own => Vec::new(),
+        });
 
         let done = may_go(write, &new, &old.value);
         let key = resource.key(&target.namespace, &target.name);

@@ -113,6 +113,14 @@ impl Kind {
         }
     }
 
+    /// What every request to a version that is going is told.
+    pub fn deprecation(&self) -> Option<String> {
+        match self {
+            Self::BuiltIn(row) => row.deprecation(),
+            Self::Custom(custom) => custom.deprecation(),
+        }
+    }
+
     /// Is the status written on its own?
     pub fn has_status(&self) -> bool {
         match self {
@@ -260,8 +268,16 @@ impl Kind {
     /// Warnings to a client that writes this object.
     pub fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
         match self {
-            Self::BuiltIn(row) => row.strategy.warnings(new),
+            Self::BuiltIn(row) => row.strategy.warnings(new, old),
             Self::Custom(custom) => custom.warnings(new, old),
+        }
+    }
+
+    /// Warnings to a client that writes this status.
+    pub fn status_warnings(&self, new: &Value, old: &Value) -> Vec<String> {
+        match self {
+            Self::BuiltIn(row) => row.strategy.status_warnings(new),
+            Self::Custom(custom) => custom.warnings(new, Some(old)),
         }
     }
 

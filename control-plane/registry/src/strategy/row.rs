@@ -68,6 +68,8 @@ pub struct KindRow {
     pub verbs: &'static [&'static str],
     /// Where objects are kept.
     pub storage: Storage,
+    /// Since when it is going, and what takes its place, as clients are told: `deprecated in v1.33+; use …`.
+    pub deprecated: Option<&'static str>,
     /// The rules.
     pub strategy: &'static dyn Strategy,
 }
@@ -97,6 +99,12 @@ impl KindRow {
     /// A subresource.
     pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
         self.subresources.iter().find(|s| s.name == name)
+    }
+
+    /// The warning to whoever uses it, of a kind that is going.
+    pub fn deprecation(&self) -> Option<String> {
+        let slash = if self.group.is_empty() { "" } else { "/" };
+        self.deprecated.map(|fate| format!("{}{slash}{} {} is {fate}", self.group, self.version, self.kind))
     }
 
     /// Whether the status is written on its own.

@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use skep_api::field::Error;
 use skep_api::names;
+use skep_api::selector::LabelSelector;
 
+use super::LABELS;
 use crate::kinds::pod::spec::template;
+use crate::kinds::workload;
 use crate::strategy::check::At;
 
 const COUNTS: [&str; 6] = [
@@ -112,7 +115,7 @@ fn completion(spec: &At<'_>) {
             }
             indexed(spec, &wanted, &parallel, &most);
         }
-        _ => mode.one_of(&["Indexed", "NonIndexed"]),
+        _ => mode.one_of(&["NonIndexed", "Indexed"]),
     }
 }
 
@@ -250,8 +253,8 @@ fn success_policy(spec: &At<'_>) {
             if indexes.text().len() > MAX_INDEXES {
                 indexes.error(Error::too_long(indexes.path(), MAX_INDEXES));
             }
-            match number_of(indexes.text(), completions) {
-                Ok(number) => total = Some(number),
+            match intervals(indexes.text(), completions) {
+                Ok(found) => total = Some(found.iter().map(|(first, last)| last - first + 1).sum::<i64>()),
                 Err(detail) => indexes.invalid(format!("error parsing succeededIndexes: {detail}")),
             }
         }
@@ -273,11 +276,11 @@ fn success_policy(spec: &At<'_>) {
     }
 }
 
-/// How many indexes `1,3-5` names; they must rise and lie below the completions.
-fn number_of(text: &str, completions: i64) -> Result<i64, String> {
-    let (mut total, mut last) = (0, -1);
+/// The intervals that `1,3-5` names; they must rise and lie below the completions.
+pub(super) fn intervals(text: &str, completions: i64) -> Result<Vec<(i64, i64)>, String> {
+    let (mut found, mut last) = (Vec::new(), -1);
     if text.is_empty() {
-        return Ok(0);
+        return Ok(found);
     }
     for part in text.split(',') {
         let parse = |number: &str| {
@@ -304,19 +307,77 @@ fn number_of(text: &str, completions: i64) -> Result<i64, String> {
         if first <= last {
             return Err(format!("non-increasing order, previous: {last}, current: {first}"));
         }
-        match end {
-            Some(end) if end <= first => {
-                return Err(format!("non-increasing order, previous: {first}, current: {end}"));
+        if let Some(end) = end.filter(|end| *end <= first) {
+            return Err(format!("non-increasing order, previous: {first}, current: {end}"));
+        }
+        last = end.unwrap_or(first);
+        found.push((first, last));
+    }
+    Ok(found)
+}
+
+/// The Job as a whole: its spec, and a selector that selects what the template makes.
+pub(super) fn job(root: &At<'_>) {
+    let spec = root.child("spec");
+    self::spec(&spec);
+    let selector = spec.child("selector");
+    if !selector.is_set() {
+        selector.required("");
+        workload::no_match(&spec);
+        return;
+    }
+    selector.selector();
+    if let Ok(parsed) = LabelSelector::from_object(Some(selector.value())) {
+        workload::matches(&spec, &parsed);
+    }
+}
+
+/// Labels and selector that the system makes are as it makes them.
+pub(super) fn generated_selector(root: &At<'_>) {
+    let spec = root.child("spec");
+    let selector = spec.child("selector");
+    if spec.child("manualSelector").flag() || !selector.is_set() {
+        return;
+    }
+    let metadata = spec.child("template").child("metadata");
+    let labels = metadata.child("labels");
+    let mut made = serde_json::Map::new();
+    for (pair, own) in LABELS.iter().zip(["uid", "name"]) {
+        let own = root.child("metadata").child(own).text();
+        for key in pair {
+            match labels.child(key) {
+                label if !label.is_set() => {
+                    metadata.error(Error::required(&labels.path().key(key), format!("must be '{own}'")));
+                }
+                label if label.text() != own => {
+                    label.error(Error::invalid(
+                        &labels.path().key(key),
+                        labels.value().clone(),
+                        format!("must be '{own}'"),
+                    ));
+                }
+                _ => {}
             }
-            Some(end) => {
-                total += end - first + 1;
-                last = end;
-            }
-            None => {
-                total += 1;
-                last = first;
-            }
+            made.insert((*key).to_owned(), own.into());
         }
     }
-    Ok(total)
+    if let Ok(parsed) = LabelSelector::from_object(Some(selector.value()))
+        && !parsed.matches(Some(&made))
+    {
+        selector.invalid("`selector` not auto-generated");
+    }
+}
+
+/// The pods of an indexed job are named after it, and their names are names of hosts.
+pub(super) fn host_names(root: &At<'_>) {
+    let spec = root.child("spec");
+    let completions = spec.child("completions").int().unwrap_or(0);
+    if spec.child("completionMode").text() != "Indexed" || completions == 0 {
+        return;
+    }
+    let name = root.child("metadata").child("name");
+    let last = format!("{}-{}", name.text(), completions - 1);
+    if !names::dns1123_label(&last).is_empty() {
+        name.invalid(format!("will not able to create pod with invalid DNS label: {last}"));
+    }
 }

@@ -137,7 +137,7 @@ pub(super) fn resize_policies(policies: &At<'_>, spec: &At<'_>) {
 }
 
 /// `overhead`: what the pod costs beside its containers.
-pub(super) fn overhead(overhead: &At<'_>) {
+pub(in crate::kinds) fn overhead(overhead: &At<'_>) {
     // Upstream checks it as limits, and its paths say so.
     let limits = overhead.told_at(overhead.path().child("limits"));
     for (resource, value) in limits.entries() {

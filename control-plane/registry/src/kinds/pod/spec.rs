@@ -8,7 +8,7 @@ use skep_api::names;
 
 use super::{affinity, annotations, containers, resources, security, volumes};
 use crate::strategy::check::At;
-use crate::strategy::meta;
+use crate::strategy::{address, meta};
 
 pub(in crate::kinds) use super::affinity::{node_selector, tolerations};
 
@@ -56,7 +56,7 @@ pub(in crate::kinds) fn validate(spec: &At<'_>, scope: Scope) {
     spec.child("subdomain").named(names::dns1123_label);
     tolerations(&spec.child("tolerations"));
     for alias in spec.child("hostAliases").items() {
-        ip(&alias.child("ip"));
+        address::ip(&alias.child("ip"));
         for host in alias.child("hostnames").items() {
             host.named(names::dns1123_subdomain);
         }
@@ -76,18 +76,23 @@ pub(in crate::kinds) fn validate(spec: &At<'_>, scope: Scope) {
 
 /// A template in a controller: metadata of the pods to be, and their spec.
 pub(in crate::kinds) fn template(template: &At<'_>) {
-    let metadata = template.child("metadata");
-    // Upstream tells these without `metadata` in the path.
-    metadata.child("labels").told_at(template.path().child("labels")).labels();
-    let notes = metadata.child("annotations").told_at(template.path().child("annotations"));
-    meta::annotations(&notes);
+    let notes = template_metadata(template);
     let spec = template.child("spec");
-    annotations::validate(&notes, &spec);
     validate(&spec, Scope::Template);
     annotations::match_fields(&notes, &spec);
     if !spec.child("ephemeralContainers").is_empty() {
         spec.child("ephemeralContainers").forbidden("ephemeral containers not allowed in pod template");
     }
+}
+
+/// Labels and annotations of a template. Upstream tells them without `metadata` in the path.
+pub(in crate::kinds) fn template_metadata<'a>(template: &At<'a>) -> At<'a> {
+    let metadata = template.child("metadata");
+    metadata.child("labels").told_at(template.path().child("labels")).labels();
+    let notes = metadata.child("annotations").told_at(template.path().child("annotations"));
+    meta::annotations(&notes);
+    annotations::validate(&notes, &template.child("spec"));
+    notes
 }
 
 /// A template whose pods run for ever, made by a controller of this kind.
@@ -160,7 +165,9 @@ fn dns(spec: &At<'_>) {
     if servers.items().len() > MAX_SERVERS {
         servers.invalid(format!("must not have more than {MAX_SERVERS} nameservers"));
     }
-    servers.items().iter().for_each(ip);
+    for server in servers.items() {
+        address::ip(&server);
+    }
     let searches = config.child("searches");
     let items = searches.items();
     if items.len() > MAX_SEARCHES {
@@ -182,32 +189,5 @@ fn dns(spec: &At<'_>) {
         if option.child("name").is_empty() {
             option.required("must not be empty");
         }
-    }
-}
-
-/// An IP address, in the words upstream uses for one that is none.
-pub(in crate::kinds) fn ip(address: &At<'_>) {
-    if address.text().parse::<std::net::IpAddr>().is_err() {
-        address.error(Error::invalid(
-            address.path(),
-            address.text(),
-            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-        ));
-    }
-}
-
-/// A range of addresses.
-pub(in crate::kinds) fn cidr(range: &At<'_>) {
-    let valid = range.text().split_once('/').is_some_and(|(address, bits)| {
-        let most = match address.parse::<std::net::IpAddr>() {
-            Ok(std::net::IpAddr::V4(_)) => 32,
-            Ok(std::net::IpAddr::V6(_)) => 128,
-            Err(_) => return false,
-        };
-        bits.parse::<u8>().is_ok_and(|bits| bits <= most)
-    });
-    if !valid {
-        let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-        range.error(Error::invalid(range.path(), range.text(), detail));
     }
 }

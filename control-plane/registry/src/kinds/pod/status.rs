@@ -9,7 +9,7 @@ use skep_api::names;
 use skep_api::object::ObjectExt;
 
 use super::annotations;
-use super::spec::ip;
+use crate::strategy::address::ip;
 use crate::strategy::check::{At, same};
 
 const SYSTEM_CONDITIONS: [&str; 3] = ["PodScheduled", "Ready", "Initialized"];

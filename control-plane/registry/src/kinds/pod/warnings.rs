@@ -1,32 +1,46 @@
 //! Warnings to those who write pods or templates of pods: what is deprecated, ignored, or surely a slip.
 
+mod paths;
+mod ports;
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use skep_api::names;
 use skep_api::object::ObjectExt;
 use skep_api::quantity::Quantity;
 
+use crate::strategy::address::ip_warnings;
+
 const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
-/// Node labels of old, with what took their place.
-const LABELS: [(&str, &str); 7] = [
-    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
-    ("beta.kubernetes.io/os", "kubernetes.io/os"),
-    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
-    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
-    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
-    ("failure-domain.kubernetes.io/region", "topology.kubernetes.io/region"),
-    ("failure-domain.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+/// Node labels of old, with what became of them.
+const LABELS: [(&str, &str); 8] = [
+    ("beta.kubernetes.io/arch", "deprecated since v1.14; use \"kubernetes.io/arch\" instead"),
+    ("beta.kubernetes.io/os", "deprecated since v1.14; use \"kubernetes.io/os\" instead"),
+    (
+        "failure-domain.beta.kubernetes.io/region",
+        "deprecated since v1.17; use \"topology.kubernetes.io/region\" instead",
+    ),
+    (
+        "failure-domain.beta.kubernetes.io/zone",
+        "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead",
+    ),
+    (
+        "beta.kubernetes.io/instance-type",
+        "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead",
+    ),
+    ("app.kubernetes.io/created-by", "deprecated since v1.9"),
+    (
+        "scheduler.alpha.kubernetes.io/preferAvoidPods",
+        "deprecated since v1.22; use Taints and Tolerations instead",
+    ),
+    ("node-role.kubernetes.io/master", "use \"node-role.kubernetes.io/control-plane\" instead"),
 ];
 
 /// Volume sources that are gone or going.
-pub(in crate::kinds) const SOURCES: [(&str, &str); 15] = [
-    ("gcePersistentDisk", "deprecated in v1.17, non-functional in v1.28+"),
-    ("awsElasticBlockStore", "deprecated in v1.17, non-functional in v1.27+"),
-    ("azureDisk", "deprecated in v1.19, non-functional in v1.27+"),
-    ("azureFile", "deprecated in v1.21, non-functional in v1.30+"),
+pub(in crate::kinds) const SOURCES: [(&str, &str); 8] = [
     ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
-    ("cinder", "deprecated in v1.11, non-functional in v1.26+"),
     ("flocker", "deprecated in v1.22, non-functional in v1.25+"),
     ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
     ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
@@ -34,19 +48,80 @@ pub(in crate::kinds) const SOURCES: [(&str, &str); 15] = [
     ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
     ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
     ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
-    ("vsphereVolume", "deprecated in v1.19, non-functional in v1.26+"),
-    ("flexVolume", "deprecated in v1.23"),
 ];
 
-/// What to tell of a pod.
+/// Annotations that do nothing any more.
+const ANNOTATIONS: [(&str, &str); 3] = [
+    (
+        "scheduler.alpha.kubernetes.io/critical-pod",
+        "non-functional in v1.16+; use the \"priorityClassName\" field instead",
+    ),
+    ("security.alpha.kubernetes.io/sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
+    (
+        "security.alpha.kubernetes.io/unsafe-sysctls",
+        "non-functional in v1.11+; use the \"sysctls\" field instead",
+    ),
+];
+
+const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+const SECCOMP: &str = "container.seccomp.security.alpha.kubernetes.io/";
+const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+const NO_SELECTOR: &str = "a null labelSelector results in matching no pod";
+/// Bytes: no fractions.
+const BYTES: [&str; 2] = ["memory", "ephemeral-storage"];
+
+/// What to tell of a new pod.
 pub(in crate::kinds) fn pod(pod: &Value) -> Vec<String> {
-    about(pod, "")
+    let mut told = Vec::new();
+    name(&mut told, pod, "the Pod's hostname");
+    told.extend(about(pod, ""));
+    told
 }
 
-/// What to tell of the template at a path, `spec.template`.
-pub(in crate::kinds) fn template(object: &Value, path: &str) -> Vec<String> {
+/// What to tell of the template at a path, `spec.template`, when its spec has changed.
+pub(in crate::kinds) fn template(object: &Value, old: Option<&Value>, path: &str) -> Vec<String> {
+    if old.is_some_and(|old| old.generation() == object.generation()) {
+        return Vec::new();
+    }
     let steps: Vec<&str> = path.split('.').collect();
     object.at(&steps).map_or_else(Vec::new, |template| about(template, &format!("{path}.")))
+}
+
+/// The same, and of a name that its pods cannot have as their host's.
+pub(in crate::kinds) fn named_template(object: &Value, old: Option<&Value>, path: &str) -> Vec<String> {
+    let mut told = Vec::new();
+    if old.is_none() {
+        name(&mut told, object, "Pod names and hostnames");
+    }
+    told.extend(template(object, old, path));
+    told
+}
+
+/// The same of the spec of a job at a path, `spec`.
+pub(in crate::kinds) fn named_job(object: &Value, old: Option<&Value>, path: &str) -> Vec<String> {
+    let mut told = Vec::new();
+    if old.is_none() {
+        name(&mut told, object, "Pod names and hostnames");
+    }
+    if old.is_some_and(|old| old.generation() == object.generation()) {
+        return told;
+    }
+    let steps: Vec<&str> = path.split('.').collect();
+    let spec = object.at(&steps).unwrap_or(&Value::Null);
+    let count = |field: &str| spec.int(&[field]).unwrap_or(0);
+    let indexed = spec.text(&["completionMode"]) == "Indexed";
+    if indexed && count("completions") > 100_000 && count("parallelism") > 10_000 {
+        told.push(format!("{path}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail"));
+    }
+    told.extend(template(object, old, &format!("{path}.template")));
+    told
+}
+
+fn name(told: &mut Vec<String>, object: &Value, used_in: &str) {
+    let faults = names::dns1123_label(object.name());
+    if !faults.is_empty() {
+        told.push(format!("metadata.name: this is used in {used_in}, which can result in surprising behavior; a DNS label is recommended: [{}]", faults.join(" ")));
+    }
 }
 
 fn about(template: &Value, at: &str) -> Vec<String> {
@@ -56,109 +131,162 @@ fn about(template: &Value, at: &str) -> Vec<String> {
     labels(&mut told, spec, &path);
     for (index, constraint) in spec.items(&["topologySpreadConstraints"]).iter().enumerate() {
         let here = format!("{path}.topologySpreadConstraints[{index}]");
-        deprecated_label(&mut told, constraint.text(&["topologyKey"]), &format!("{here}.topologyKey"));
-        if constraint.at(&["labelSelector"]).is_none() {
-            told.push(format!("{here}.labelSelector: a null labelSelector results in matching no pod"));
+        let key = constraint.text(&["topologyKey"]);
+        if let Some(fate) = deprecated_label(key) {
+            told.push(format!("{here}.topologyKey: {key} is {fate}"));
         }
+        if constraint.at(&["labelSelector"]).is_none() {
+            told.push(format!("{here}.labelSelector: {NO_SELECTOR}"));
+        }
+    }
+    for (key, fate) in ANNOTATIONS {
+        if template.annotation(key).is_some() {
+            told.push(format!("{at}metadata.annotations[{key}]: {fate}"));
+        }
+    }
+    volumes(&mut told, spec, &path);
+    paths::all(&mut told, spec);
+    let mut aliases = BTreeSet::new();
+    for (index, alias) in spec.items(&["hostAliases"]).iter().enumerate() {
+        let ip = alias.text(&["ip"]);
+        if !aliases.insert(ip) {
+            told.push(format!("{path}.hostAliases[{index}].ip: duplicate ip {ip:?}"));
+        }
+    }
+    pull_secrets(&mut told, spec, &path);
+    fractions(&mut told, spec.at(&["overhead"]), &format!("{path}.overhead"), &BYTES);
+    if spec.at(&["securityContext", "seccompProfile"]).is_none() {
+        seccomp(&mut told, template, at, SECCOMP_POD);
+    }
+    for list in LISTS {
+        for (index, container) in spec.items(&[list]).iter().enumerate() {
+            profiles(&mut told, template, container, at);
+            self::container(&mut told, container, &format!("{path}.{list}[{index}]"));
+        }
+    }
+    ports::all(&mut told, spec, &path);
+    if spec.int(&["terminationGracePeriodSeconds"]).is_some_and(|seconds| seconds < 0) {
+        told.push(format!("{path}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"));
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
         affinity(&mut told, spec, &path, kind);
     }
-    annotations(&mut told, template, at);
-    let mut aliases = BTreeSet::new();
+    for (index, server) in spec.items(&["dnsConfig", "nameservers"]).iter().enumerate() {
+        let here = format!("{path}.dnsConfig.nameservers[{index}]");
+        ip_warnings(&mut told, &here, server.as_str().unwrap_or_default());
+    }
     for (index, alias) in spec.items(&["hostAliases"]).iter().enumerate() {
-        if !aliases.insert(alias.text(&["ip"])) {
-            told.push(format!("{path}.hostAliases: duplicate ip \"{}\"", alias.text(&["ip"])));
-        }
-        address(&mut told, alias.text(&["ip"]), &format!("{path}.hostAliases[{index}].ip"));
-    }
-    let mut secrets = BTreeSet::new();
-    for (index, secret) in spec.items(&["imagePullSecrets"]).iter().enumerate() {
-        let name = secret.text(&["name"]);
-        if name.is_empty() {
-            told.push(format!("{path}.imagePullSecrets[{index}].name: invalid empty name \"\""));
-        } else if !secrets.insert(name) {
-            told.push(format!("{path}.imagePullSecrets[{index}].name: duplicate name \"{name}\""));
-        }
-    }
-    volumes(&mut told, spec, &path);
-    fractions(&mut told, spec.at(&["overhead"]), &format!("{path}.overhead"));
-    let mut host_ports = BTreeSet::new();
-    for list in LISTS {
-        for (index, container) in spec.items(&[list]).iter().enumerate() {
-            self::container(&mut told, container, &format!("{path}.{list}[{index}]"));
-            if list != "initContainers" || container.text(&["restartPolicy"]) == "Always" {
-                ports(&mut told, container, &format!("{path}.{list}[{index}]"), &mut host_ports);
-            }
-        }
-    }
-    if spec.int(&["terminationGracePeriodSeconds"]).is_some_and(|seconds| seconds < 0) {
-        told.push(format!("{path}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"));
+        ip_warnings(&mut told, &format!("{path}.hostAliases[{index}].ip"), alias.text(&["ip"]));
     }
     told
 }
 
-fn labels(told: &mut Vec<String>, spec: &Value, path: &str) {
-    for key in spec.map(&["nodeSelector"]).into_iter().flat_map(|map| map.keys()) {
-        deprecated_label(told, key, &format!("{path}.nodeSelector[{key}]"));
-    }
-    let base = ["affinity", "nodeAffinity"];
-    let hard = [base[0], base[1], "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"];
-    let soft = [base[0], base[1], "preferredDuringSchedulingIgnoredDuringExecution"];
-    let mut expressions = |term: &Value, at: String| {
-        for (index, expression) in term.items(&["matchExpressions"]).iter().enumerate() {
-            let at = format!("{at}.matchExpressions[{index}].key");
-            deprecated_label(told, expression.text(&["key"]), &at);
+fn pull_secrets(told: &mut Vec<String>, spec: &Value, path: &str) {
+    let secrets = spec.items(&["imagePullSecrets"]);
+    let mut taken = BTreeSet::new();
+    for (index, secret) in secrets.iter().enumerate() {
+        let name = secret.text(&["name"]);
+        if !taken.insert(name) {
+            told.push(format!("{path}.imagePullSecrets[{index}].name: duplicate name {name:?}"));
         }
-    };
-    for (index, term) in spec.items(&hard).iter().enumerate() {
-        expressions(term, format!("{path}.{}[{index}]", hard.join(".")));
     }
-    for (index, term) in spec.items(&soft).iter().enumerate() {
-        if let Some(preference) = term.get("preference") {
-            expressions(preference, format!("{path}.{}[{index}].preference", soft.join(".")));
+    for (index, secret) in secrets.iter().enumerate() {
+        if secret.text(&["name"]).is_empty() {
+            told.push(format!("{path}.imagePullSecrets[{index}].name: invalid empty name \"\""));
         }
     }
 }
 
-fn deprecated_label(told: &mut Vec<String>, key: &str, at: &str) {
-    if let Some((_, instead)) = LABELS.iter().find(|(label, _)| *label == key) {
-        told.push(format!("{at}: deprecated since v1.14; use \"{instead}\" instead"));
+fn labels(told: &mut Vec<String>, spec: &Value, path: &str) {
+    for key in spec.map(&["nodeSelector"]).into_iter().flat_map(|map| map.keys()) {
+        if let Some(fate) = deprecated_label(key) {
+            told.push(format!("{path}.nodeSelector[{key}]: {fate}"));
+        }
     }
+    let base = ["affinity", "nodeAffinity"];
+    let hard = [base[0], base[1], "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"];
+    let soft = [base[0], base[1], "preferredDuringSchedulingIgnoredDuringExecution"];
+    for (index, term) in spec.items(&hard).iter().enumerate() {
+        node_term(told, term, false, &format!("{path}.{}[{index}]", hard.join(".")));
+    }
+    for (index, term) in spec.items(&soft).iter().enumerate() {
+        if let Some(preference) = term.get("preference") {
+            let at = format!("{path}.{}[{index}].preference", soft.join("."));
+            node_term(told, preference, true, &at);
+        }
+    }
+}
+
+/// A `NodeSelectorTerm`: labels of old, and values that no label has.
+pub(in crate::kinds) fn node_term(told: &mut Vec<String>, term: &Value, values: bool, at: &str) {
+    for (index, expression) in term.items(&["matchExpressions"]).iter().enumerate() {
+        let here = format!("{at}.matchExpressions[{index}]");
+        let key = expression.text(&["key"]);
+        if let Some(fate) = deprecated_label(key) {
+            told.push(format!("{here}.key: {key} is {fate}"));
+        }
+        for (place, value) in expression.items(&["values"]).iter().enumerate().filter(|_| values) {
+            let value = value.as_str().unwrap_or_default();
+            for detail in names::label_value(value) {
+                told.push(format!("{here}.values[{place}]: {value} is invalid, {detail}"));
+            }
+        }
+    }
+}
+
+/// What became of a node label of old.
+pub(in crate::kinds) fn deprecated_label(key: &str) -> Option<&'static str> {
+    LABELS.iter().find(|(label, _)| *label == key).map(|(_, fate)| *fate)
 }
 
 fn affinity(told: &mut Vec<String>, spec: &Value, path: &str, kind: &str) {
     let hard = "requiredDuringSchedulingIgnoredDuringExecution";
     let soft = "preferredDuringSchedulingIgnoredDuringExecution";
-    let text = "a null labelSelector results in matching no pod";
     for (index, term) in spec.items(&["affinity", kind, hard]).iter().enumerate() {
         if term.at(&["labelSelector"]).is_none() {
-            told.push(format!("{path}.affinity.{kind}.{hard}[{index}].labelSelector: {text}"));
+            told.push(format!("{path}.affinity.{kind}.{hard}[{index}].labelSelector: {NO_SELECTOR}"));
         }
     }
     for (index, term) in spec.items(&["affinity", kind, soft]).iter().enumerate() {
         if term.at(&["podAffinityTerm", "labelSelector"]).is_none() {
             told.push(format!(
-                "{path}.affinity.{kind}.{soft}[{index}].podAffinityTerm.labelSelector: {text}"
+                "{path}.affinity.{kind}.{soft}[{index}].podAffinityTerm.labelSelector: {NO_SELECTOR}"
             ));
         }
     }
 }
 
-fn annotations(told: &mut Vec<String>, template: &Value, at: &str) {
-    for (key, _) in template.annotations().into_iter().flatten() {
-        let here = format!("{at}metadata.annotations[{key}]");
-        if key == "seccomp.security.alpha.kubernetes.io/pod"
-            || key.starts_with("container.seccomp.security.alpha.kubernetes.io/")
-        {
-            told.push(format!("{here}: non-functional in v1.27+; use the \"seccompProfile\" field instead"));
-        } else if key.starts_with("container.apparmor.security.beta.kubernetes.io/") {
-            told.push(format!("{here}: deprecated since v1.30; use the \"appArmorProfile\" field instead"));
-        } else if key == "scheduler.alpha.kubernetes.io/critical-pod" {
-            told.push(format!(
-                "{here}: non-functional in v1.16+; use the \"priorityClassName\" field instead"
-            ));
-        }
+fn seccomp(told: &mut Vec<String>, template: &Value, at: &str, key: &str) {
+    if template.annotation(key).is_some() {
+        told.push(format!(
+            "{at}metadata.annotations[{key}]: non-functional in v1.27+; use the \"seccompProfile\" field instead"
+        ));
+    }
+}
+
+/// Profiles of a container that are given by annotations.
+fn profiles(told: &mut Vec<String>, template: &Value, container: &Value, at: &str) {
+    if container.at(&["securityContext", "seccompProfile"]).is_none() {
+        seccomp(told, template, at, &format!("{SECCOMP}{}", container.text(&["name"])));
+    }
+    let key = format!("{APP_ARMOR}{}", container.text(&["name"]));
+    let Some(annotation) = template.annotation(&key) else { return };
+    // Of a pod, the field has been filled in from the annotation.
+    if at.is_empty() || container.at(&["securityContext", "appArmorProfile"]).is_some() {
+        return;
+    }
+    let of_pod = template.at(&["spec", "securityContext", "appArmorProfile"]);
+    let said = match annotation {
+        "" | "runtime/default" => ("RuntimeDefault", ""),
+        "unconfined" => ("Unconfined", ""),
+        other => ("Localhost", other.strip_prefix("localhost/").unwrap_or(other)),
+    };
+    let same =
+        of_pod.is_some_and(|profile| (profile.text(&["type"]), profile.text(&["localhostProfile"])) == said);
+    if !same {
+        told.push(format!(
+            "{at}metadata.annotations[{key}]: deprecated since v1.30; use the \"appArmorProfile\" field instead"
+        ));
     }
 }
 
@@ -167,99 +295,57 @@ fn volumes(told: &mut Vec<String>, spec: &Value, path: &str) {
         let here = format!("{path}.volumes[{index}]");
         for (source, fate) in SOURCES {
             if volume.at(&[source]).is_some() {
-                told.push(format!("{here}.{source}: {fate}"));
+                // Upstream tells this one as Go names it.
+                let told_as = if source == "storageos" { "storageOS" } else { source };
+                told.push(format!("{here}.{told_as}: {fate}"));
             }
         }
         if volume.at(&["gitRepo"]).is_some() {
             told.push(format!("{here}.gitRepo: deprecated in v1.11, and disabled by default in v1.33+"));
         }
-        if volume.at(&["ephemeral", "volumeClaimTemplate", "spec"]).is_some() {
-            let requests = volume.at(&["ephemeral", "volumeClaimTemplate", "spec", "resources", "requests"]);
-            let at = format!("{here}.ephemeral.volumeClaimTemplate.spec.resources.requests");
-            fractions(told, requests, &at);
+        if let Some(claim) = volume.at(&["ephemeral", "volumeClaimTemplate", "spec"]) {
+            claim_spec(told, claim, &format!("{here}.ephemeral.volumeClaimTemplate.spec"));
         }
-        fractions(
-            told,
-            volume.at(&["emptyDir"]).filter(|e| e.get("sizeLimit").is_some()),
-            &format!("{here}.emptyDir"),
-        );
+    }
+}
+
+/// The spec of a claim: storage without fractions of bytes.
+pub(in crate::kinds) fn claim_spec(told: &mut Vec<String>, spec: &Value, at: &str) {
+    for list in ["requests", "limits"] {
+        fractions(told, spec.at(&["resources", list]), &format!("{at}.resources.{list}"), &["storage"]);
     }
 }
 
 /// Amounts of bytes with a fraction, as `100m` of memory.
-fn fractions(told: &mut Vec<String>, amounts: Option<&Value>, at: &str) {
-    for (name, amount) in amounts.and_then(Value::as_object).into_iter().flatten() {
-        let bytes = ["memory", "ephemeral-storage", "storage", "sizeLimit"].contains(&name.as_str());
-        let parsed = amount.as_str().and_then(|text| text.parse::<Quantity>().ok());
-        if let (true, Some(quantity)) = (bytes, parsed)
-            && !quantity.is_integer()
-        {
-            let at = if name == "sizeLimit" { format!("{at}.sizeLimit") } else { format!("{at}[{name}]") };
-            told.push(format!(
-                "{at}: fractional byte value {:?} is invalid, must be an integer",
-                amount.as_str().unwrap_or_default()
-            ));
+fn fractions(told: &mut Vec<String>, amounts: Option<&Value>, at: &str, bytes: &[&str]) {
+    for name in bytes {
+        let Some(text) = amounts.and_then(|amounts| amounts.get(name)).and_then(Value::as_str) else {
+            continue;
+        };
+        if text.parse::<Quantity>().is_ok_and(|quantity| !quantity.is_integer()) {
+            told.push(format!("{at}[{name}]: fractional byte value {text:?} is invalid, must be an integer"));
         }
     }
 }
 
 fn container(told: &mut Vec<String>, container: &Value, here: &str) {
-    fractions(told, container.at(&["resources", "limits"]), &format!("{here}.resources.limits"));
-    fractions(told, container.at(&["resources", "requests"]), &format!("{here}.resources.requests"));
+    for bytes in BYTES {
+        for list in ["limits", "requests"] {
+            let amounts = container.at(&["resources", list]);
+            fractions(told, amounts, &format!("{here}.resources.{list}"), &[bytes]);
+        }
+    }
     let mut names: Vec<&str> = Vec::new();
     for (index, variable) in container.items(&["env"]).iter().enumerate() {
         let name = variable.text(&["name"]);
-        // A variable that refers to the one it hides is meant so.
-        let refers = variable.text(&["value"]).contains(&format!("$({name})"));
-        if names.contains(&name) && !refers {
-            told.push(format!("{here}.env[{index}]: hides previous definition of \"{name}\", which may be dropped when using apply"));
+        if names.contains(&name) {
+            // One that adds to what it hides is meant so.
+            let (value, itself) = (variable.text(&["value"]), format!("$({name})"));
+            let adds = variable.at(&["valueFrom"]).is_none() && value != itself && value.contains(&itself);
+            if !adds {
+                told.push(format!("{here}.env[{index}]: hides previous definition of \"{name}\", which may be dropped when using apply"));
+            }
         }
         names.push(name);
-    }
-}
-
-fn ports<'a>(
-    told: &mut Vec<String>,
-    container: &'a Value,
-    here: &str,
-    taken: &mut BTreeSet<(i64, &'a str, i64, &'a str)>,
-) {
-    let ports = container.items(&["ports"]);
-    for (index, port) in ports.iter().enumerate() {
-        let parts = |port: &'a Value| {
-            (
-                port.int(&["containerPort"]).unwrap_or(0),
-                port.text(&["protocol"]),
-                port.int(&["hostPort"]).unwrap_or(0),
-                port.text(&["hostIP"]),
-            )
-        };
-        let this = parts(port);
-        let text = "duplicate port definition with";
-        let twin = ports[..index].iter().position(|other| parts(other) == this);
-        if let Some(twin) = twin {
-            told.push(format!("{here}.ports[{index}]: {text} {here}.ports[{twin}]"));
-        } else if !taken.insert(this) {
-            told.push(format!("{here}.ports[{index}]: duplicate port definition with another container"));
-        }
-        address(told, port.text(&["hostIP"]), &format!("{here}.ports[{index}].hostIP"));
-    }
-}
-
-/// Addresses that read differently elsewhere: leading zeros, IPv4 within IPv6, not canonical IPv6.
-pub(in crate::kinds) fn address(told: &mut Vec<String>, text: &str, at: &str) {
-    use std::net::{IpAddr, Ipv6Addr};
-    if text.is_empty() {
-        return;
-    }
-    let Ok(parsed) = text.parse::<IpAddr>() else { return };
-    if let IpAddr::V6(v6) = parsed {
-        if let Some(v4) = Ipv6Addr::to_ipv4_mapped(&v6) {
-            told.push(format!("{at}: IPv4-mapped IPv6 address \"{text}\" is non-standard, use \"{v4}\""));
-        } else if v6.to_string() != text {
-            told.push(format!(
-                "{at}: IPv6 address \"{text}\" should be in RFC 5952 canonical format (\"{v6}\")"
-            ));
-        }
     }
 }

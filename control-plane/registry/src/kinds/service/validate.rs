@@ -9,7 +9,7 @@ use skep_api::object::ObjectExt;
 
 use super::kind;
 use crate::kinds::pod::containers::port as port_or_name;
-use crate::kinds::pod::spec::{cidr, ip};
+use crate::strategy::address::{self, cidr, ip};
 use crate::strategy::check::{At, check};
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -206,7 +206,9 @@ fn families(spec: &At<'_>, service: &Value) {
                 ips.invalid("may hold only one value when `clusterIP` is 'None'");
             }
             "None" | "" => {}
-            _ => ip(address),
+            _ => {
+                ip(address);
+            }
         }
     }
     let address_families: Vec<Option<&str>> = items.iter().map(|item| family(item.text())).collect();
@@ -291,9 +293,7 @@ fn source_ranges(spec: &At<'_>, annotations: &At<'_>, service: &Value) {
         }
         for range in told.items() {
             let text = Value::String(range.text().trim().to_owned());
-            for error in &check(&text, |trimmed| cidr(&trimmed.told_at(range.path().clone()))) {
-                range.error(error.clone());
-            }
+            cidr(&range.with_value(&text));
         }
     } else if let Some(text) = annotations.value().get(RANGES).and_then(Value::as_str) {
         let path = annotations.path().key(RANGES);
@@ -302,9 +302,7 @@ fn source_ranges(spec: &At<'_>, annotations: &At<'_>, service: &Value) {
         }
         for range in text.split(',').map(str::trim).filter(|range| !range.is_empty()) {
             let text = Value::String(range.to_owned());
-            for error in &check(&text, |trimmed| cidr(&trimmed.told_at(path.clone()))) {
-                annotations.error(error.clone());
-            }
+            cidr(&annotations.with_value(&text).told_at(path.clone()));
         }
     }
 }
@@ -446,33 +444,53 @@ pub(super) fn status(new: &Value) -> ErrorList {
 /// Warnings to those who write a Service.
 pub(super) fn warnings(service: &Value) -> Vec<String> {
     let mut told = Vec::new();
-    if service.annotations().is_some_and(|all| all.contains_key(HINTS)) {
-        told.push(format!("metadata.annotations[{HINTS}]: the annotation is deprecated and will be removed in a future release; please use the \"service.kubernetes.io/topology-mode\" annotation instead"));
+    if service.annotation(HINTS).is_some() {
+        told.push(format!(
+            "annotation {HINTS} is deprecated, please use service.kubernetes.io/topology-mode instead"
+        ));
     }
-    let mut address = |text: &str, at: String| crate::kinds::pod::warnings::address(&mut told, text, &at);
-    for (index, ip) in service.items(&["spec", "clusterIPs"]).iter().enumerate() {
-        address(ip.as_str().unwrap_or_default(), format!("spec.clusterIPs[{index}]"));
+    let spec = |field: &str| service.text(&["spec", field]);
+    let list = |field: &str| service.items(&["spec", field]);
+    let headless = headless(service) && kind(service) == "ClusterIP";
+    let external = kind(service) == "ExternalName";
+    if !["", "None"].contains(&spec("clusterIP")) {
+        each(&mut told, service, "clusterIPs", address::ip_warnings);
     }
-    for (index, ip) in service.items(&["spec", "externalIPs"]).iter().enumerate() {
-        address(ip.as_str().unwrap_or_default(), format!("spec.externalIPs[{index}]"));
-    }
-    address(service.text(&["spec", "loadBalancerIP"]), "spec.loadBalancerIP".to_owned());
-    if kind(service) == "ExternalName" && !service.items(&["spec", "externalIPs"]).is_empty() {
-        told.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
-    }
-    if kind(service) != "ExternalName" && !service.text(&["spec", "externalName"]).is_empty() {
-        told.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
-    }
-    if headless(service) {
-        if !service.text(&["spec", "loadBalancerIP"]).is_empty() {
+    if headless {
+        if !spec("loadBalancerIP").is_empty() {
             told.push("spec.loadBalancerIP is ignored for headless services".to_owned());
         }
-        if !service.items(&["spec", "externalIPs"]).is_empty() {
+        if !list("externalIPs").is_empty() {
             told.push("spec.externalIPs is ignored for headless services".to_owned());
         }
-        if !["", "None"].contains(&service.text(&["spec", "sessionAffinity"])) {
+        if spec("sessionAffinity") != "None" {
             told.push("spec.SessionAffinity is ignored for headless services".to_owned());
         }
     }
+    each(&mut told, service, "externalIPs", address::ip_warnings);
+    if !list("externalIPs").is_empty() && !headless && !external {
+        told.push(
+            "spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned(),
+        );
+    }
+    address::ip_warnings(&mut told, "spec.loadBalancerIP", spec("loadBalancerIP"));
+    each(&mut told, service, "loadBalancerSourceRanges", address::cidr_warnings);
+    if external && !list("externalIPs").is_empty() {
+        told.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
+    }
+    if !external && !spec("externalName").is_empty() {
+        told.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+    }
+    if spec("trafficDistribution") == "PreferClose" {
+        told.push(
+            "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".to_owned(),
+        );
+    }
     told
+}
+
+fn each(told: &mut Vec<String>, service: &Value, field: &str, warn: impl Fn(&mut Vec<String>, &str, &str)) {
+    for (index, item) in service.items(&["spec", field]).iter().enumerate() {
+        warn(told, &format!("spec.{field}[{index}]"), item.as_str().unwrap_or_default());
+    }
 }

@@ -481,20 +481,64 @@ fn a_client_is_warned() {
             "ports": [{"containerPort": 80}, {"containerPort": 80}]}],
     }));
     assert_eq!(
-        ROW.strategy.warnings(&object),
+        ROW.strategy.warnings(&object, None),
         [
             "spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead",
             "spec.topologySpreadConstraints[0].labelSelector: a null labelSelector results in matching no pod",
-            "spec.hostAliases[0].ip: IPv4-mapped IPv6 address \"::ffff:1.2.3.4\" is non-standard, use \"1.2.3.4\"",
-            "spec.imagePullSecrets[1].name: duplicate name \"s\"",
-            "spec.imagePullSecrets[2].name: invalid empty name \"\"",
             "spec.volumes[0].gitRepo: deprecated in v1.11, and disabled by default in v1.33+",
             "spec.volumes[1].cephfs: deprecated in v1.28, non-functional in v1.31+",
+            "spec.imagePullSecrets[1].name: duplicate name \"s\"",
+            "spec.imagePullSecrets[2].name: invalid empty name \"\"",
             "spec.containers[0].resources.limits[memory]: fractional byte value \"100m\" is invalid, must be an integer",
             "spec.containers[0].resources.requests[memory]: fractional byte value \"100m\" is invalid, must be an integer",
             "spec.containers[0].env[1]: hides previous definition of \"X\", which may be dropped when using apply",
+            "spec.containers[0].env[2]: hides previous definition of \"X\", which may be dropped when using apply",
             "spec.containers[0].ports[1]: duplicate port definition with spec.containers[0].ports[0]",
             "spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1",
+            "spec.hostAliases[0].ip: non-standard IP address \"::ffff:1.2.3.4\" is invalid: use \"1.2.3.4\"",
         ]
     );
+}
+
+#[test]
+fn a_client_is_warned_of_ports_and_paths() {
+    let container = |name: &str, ports: Value| json!({"name": name, "image": "i", "ports": ports});
+    let object = pod(&json!({
+        "volumes": [
+            {"name": "m", "configMap": {"name": "cm", "items": [{"key": "a", "path": "d"}, {"key": "b", "path": "d/e"}]}},
+            {"name": "p", "projected": {"sources": [
+                {"serviceAccountToken": {"path": "token"}},
+                {"secret": {"name": "s", "items": [{"key": "k", "path": "token"}]}},
+                {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]}},
+        ],
+        "dnsConfig": {"nameservers": ["FD00::1"]},
+        "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+            {"weight": 1, "preference": {"matchExpressions": [
+                {"key": "beta.kubernetes.io/arch", "operator": "In", "values": ["a b"]}]}}]}},
+        "containers": [
+            container("a", json!([
+                {"name": "web", "containerPort": 80, "hostIP": "10.0.0.1"},
+                {"containerPort": 81, "hostPort": 81},
+            ])),
+            container("b", json!([
+                {"name": "web", "containerPort": 80, "hostPort": 8080},
+                {"containerPort": 81, "hostPort": 81, "hostIP": "10.0.0.1"},
+            ])),
+        ],
+    }));
+    assert_eq!(
+        ROW.strategy.warnings(&object, None),
+        [
+            "spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].preference.matchExpressions[0].key: beta.kubernetes.io/arch is deprecated since v1.14; use \"kubernetes.io/arch\" instead",
+            "spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].preference.matchExpressions[0].values[0]: a b is invalid, a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+            "volume \"m\" (ConfigMap \"cm\"): overlapping paths: \"d/e\" with \"d\"",
+            "volume \"p\" (Projected): overlapping paths: \"token\" (Secret \"s\") with \"token\" (ServiceAccountToken)",
+            "spec.containers[0].ports[0]: hostIP set without hostPort: {Name:web HostPort:0 ContainerPort:80 Protocol:TCP HostIP:10.0.0.1}",
+            "spec.containers[1].ports[0]: overlapping port definition with spec.containers[0].ports[0]",
+            "spec.containers[1].ports[1]: dangerously ambiguous port definition with spec.containers[0].ports[1]",
+            "spec.containers[1].ports[0]: duplicate port name \"web\" with spec.containers[0].ports[0], services and probes that select ports by name will use spec.containers[0].ports[0]",
+            "spec.dnsConfig.nameservers[0]: IPv6 address \"FD00::1\" should be in RFC 5952 canonical format (\"fd00::1\")",
+        ]
+    );
+    assert_eq!(ROW.strategy.warnings(&object, Some(&object)), Vec::<String>::new());
 }
