@@ -31,6 +31,9 @@ const NODE_IP: &str = "198.18.0.1";
 /// The other end's.
 const OUTSIDE_IP: &str = "198.18.0.2";
 
+/// The node's resolver settings where the test makes them.
+const RESOLV_CONF: &str = "resolv.conf";
+
 /// A running cluster.
 pub(crate) struct Cluster {
     node: NetBox,
@@ -90,6 +93,11 @@ impl Cluster {
         &self.interface
     }
 
+    /// The address on the other side of the wire.
+    pub(crate) fn outside_ip(&self) -> &'static str {
+        OUTSIDE_IP
+    }
+
     /// What the box is plugged into.
     pub(crate) fn segment(&self) -> &Segment {
         &self.segment
@@ -122,6 +130,10 @@ impl Cluster {
             .env("SKEP_NODE_IP", self.node_ip())
             .env("SKEP_NODE_NAME", "node-1")
             .env("SKEP_LOG", "warn,skep=info");
+        let resolver = self.path(RESOLV_CONF);
+        if resolver.exists() {
+            command.env("SKEP_RESOLV_CONF", resolver);
+        }
     }
 
     /// The administrator's kubeconfig.
@@ -146,18 +158,26 @@ impl Cluster {
             .stdout(self.log("registry.log")?)
             .stderr(self.log("registry.err")?);
         self.helpers.push(registry.spawn()?);
-        for image in ["web", "busybox"] {
-            eventually(&format!("image {image} in the registry"), 20, || {
-                read(
-                    self.inside("skopeo")
-                        .args(["copy", "-q", "--insecure-policy", "--dest-tls-verify=false"])
-                        .arg(format!("oci:{}:1", images().join(image).display()))
-                        .arg(format!("docker://{REGISTRY}/{image}:1")),
-                )
-                .map(|_| ())
-            })?;
-        }
-        Ok(())
+        ["web", "busybox"].iter().try_for_each(|image| self.push(image))
+    }
+
+    /// Puts an image into the registry.
+    pub(crate) fn push(&self, image: &str) -> Result<()> {
+        eventually(&format!("image {image} in the registry"), 20, || {
+            read(
+                self.inside("skopeo")
+                    .args(["copy", "-q", "--insecure-policy", "--dest-tls-verify=false"])
+                    .arg(format!("oci:{}:1", images().join(image).display()))
+                    .arg(format!("docker://{REGISTRY}/{image}:1")),
+            )
+            .map(drop)
+        })
+        .map(drop)
+    }
+
+    /// The node's resolver settings, in place of the machine's; they may be changed while it runs.
+    pub(crate) fn resolver(&self, text: &str) -> Result<()> {
+        Ok(fs::write(self.path(RESOLV_CONF), text)?)
     }
 
     fn start_etcd(&mut self) -> Result<()> {

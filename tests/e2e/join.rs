@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use skep_tests::NetBox;
 
 use crate::cluster::{Cluster, Store};
+use crate::names::faults::Place;
 use crate::tools::{eventually, reaches_all, read, skep};
 
 /// The second machine's address.
@@ -65,14 +66,18 @@ impl<'a> Machine<'a> {
     }
 
     fn stop(&mut self) -> Result<()> {
-        let Some(mut agent) = self.agent.take() else { return Ok(()) };
-        kill(Pid::from_raw(i32::try_from(agent.id())?), Signal::SIGTERM)?;
-        let status = agent.wait()?;
-        if !status.success() {
-            bail!("skep agent ended with {status}");
-        }
-        Ok(())
+        stop(&mut self.agent)
     }
+}
+
+fn stop(agent: &mut Option<Child>) -> Result<()> {
+    let Some(mut agent) = agent.take() else { return Ok(()) };
+    kill(Pid::from_raw(i32::try_from(agent.id())?), Signal::SIGTERM)?;
+    let status = agent.wait()?;
+    if !status.success() {
+        bail!("skep agent ended with {status}");
+    }
+    Ok(())
 }
 
 impl Drop for Machine<'_> {
@@ -99,8 +104,8 @@ pub(crate) fn run() -> Result<()> {
     machine.start(arguments)?;
     ready(&cluster, 60).with_context(|| std::fs::read_to_string(machine.log()).unwrap_or_default())?;
     pods_answer_across(&cluster)?;
-    // The certificates are its own now: no token is needed any more.
-    machine.stop()?;
+    // The certificates are its own now: no token is needed any more. Meanwhile the first node's DNS answers.
+    dns_is_handed_over(&cluster, &mut machine)?;
     cluster.kubectl("delete secret -n kube-system --field-selector type=bootstrap.kubernetes.io/token")?;
     let server = words.iter().position(|word| *word == "--server").and_then(|at| words.get(at + 1));
     machine.start(&["agent", "--server", server.context("no --server in the command")?])?;
@@ -114,6 +119,13 @@ pub(crate) fn run() -> Result<()> {
         Ok(())
     })?;
     ready(&cluster, 20)
+}
+
+/// A pod of the second node has answers though its agent stops, and stays away.
+fn dns_is_handed_over(cluster: &Cluster, machine: &mut Machine<'_>) -> Result<()> {
+    let (netbox, agent) = (&machine.netbox, &mut machine.agent);
+    let pod = Place::of(cluster, "shell-2", &cluster.path("second/run"), netbox)?;
+    pod.never_longer_without_answers_than(1500, || stop(agent))
 }
 
 fn ready(cluster: &Cluster, seconds: u64) -> Result<()> {

@@ -10,6 +10,7 @@ mod crash;
 mod helm;
 mod join;
 mod kubectls;
+mod names;
 mod purge;
 mod readme;
 mod tools;
@@ -39,4 +40,11 @@ fn the_readme_says_what_works() {
 #[test]
 fn a_second_machine_joins_with_a_token() {
     tools::privileged(join::run);
+}
+
+/// Holds NE-03, NE-04, NE-05, NE-06, NE-07, NE-08, NE-09, NE-10, NE-33, NE-34, NE-35, NE-36.
+/// Holds NO-37, NO-38.
+#[test]
+fn names_are_found_by_pods_whatever_comes_and_goes() {
+    tools::privileged(names::run);
 }

@@ -6,6 +6,7 @@
 //! cgroups, besides making the children.
 
 pub mod cgroup;
+pub mod dns;
 pub mod histogram;
 pub mod http;
 pub mod load;

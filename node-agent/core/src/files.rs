@@ -133,10 +133,9 @@ pub fn hosts(pod: &Pod, ips: &[IpAddr], cluster_domain: &str) -> String {
          fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
     );
     let hostname = view::hostname(pod);
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     for ip in ips {
-        let names = match view::spec(pod).subdomain.as_deref().filter(|s| !s.is_empty()) {
-            Some(subdomain) => format!("{hostname}.{subdomain}.{namespace}.svc.{cluster_domain}\t{hostname}"),
+        let names = match view::full_hostname(pod, cluster_domain) {
+            Some(full) => format!("{full}\t{hostname}"),
             None => hostname.clone(),
         };
         // Writing to a string cannot fail.
@@ -255,6 +254,35 @@ mod tests {
         let text = hosts(&pod(spec), &["10.244.0.5".parse().unwrap()], "cluster.local");
         assert!(text.contains("10.244.0.5\tweb.sub.ns.svc.cluster.local\tweb\n"), "{text}");
         assert!(text.ends_with("1.2.3.4\tfoo\tbar\n"));
+        let both = ["10.244.0.5", "fd00::5"].map(|ip| ip.parse().unwrap());
+        let text = hosts(&pod(json!({ "containers": [] })), &both, "cluster.local");
+        assert!(text.ends_with("10.244.0.5\tp\nfd00::5\tp\n"), "{text}");
+        let spec = json!({ "containers": [], "subdomain": "sub", "hostnameOverride": "other.example" });
+        let text = hosts(&pod(spec), &both[..1], "cluster.local");
+        assert!(text.ends_with("10.244.0.5\tother.example\n"), "{text}");
+    }
+
+    #[test]
+    fn the_kernel_has_the_short_name_unless_all_of_it_is_asked_for() {
+        let name = |spec| view::kernel_hostname(&pod(spec), "cluster.local");
+        for (spec, want) in [
+            (json!({ "containers": [] }), "p"),
+            (json!({ "containers": [], "hostname": "web", "subdomain": "sub" }), "web"),
+            (json!({ "containers": [], "setHostnameAsFQDN": true }), "p"),
+            (
+                json!({ "containers": [], "hostname": "web", "subdomain": "sub", "setHostnameAsFQDN": true }),
+                "web.sub.ns.svc.cluster.local",
+            ),
+            (
+                json!({ "containers": [], "hostnameOverride": "other.example", "hostname": "web" }),
+                "other.example",
+            ),
+        ] {
+            assert_eq!(name(spec.clone()).as_deref(), Ok(want), "{spec}");
+        }
+        let long = json!({ "containers": [], "hostname": "h".repeat(40), "subdomain": "sub", "setHostnameAsFQDN": true });
+        let error = name(long).expect_err("is too long").to_string();
+        assert!(error.contains("is too long (64 characters is the max, 65 characters requested)"), "{error}");
     }
 
     #[test]

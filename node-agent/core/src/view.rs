@@ -71,14 +71,54 @@ pub fn host_network(pod: &Pod) -> bool {
     spec(pod).host_network.unwrap_or(false)
 }
 
-/// The name the pod's containers see as theirs.
+/// The pod's own name among its neighbours: `hostnameOverride`, `hostname`, or the name of its object.
 #[must_use]
 pub fn hostname(pod: &Pod) -> String {
-    let name = spec(pod).hostname.clone().filter(|h| !h.is_empty());
-    let mut name = name.or_else(|| pod.metadata.name.clone()).unwrap_or_default();
+    let spec = spec(pod);
+    let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+    if let Some(name) = given(&spec.hostname_override) {
+        return name;
+    }
+    let mut name = given(&spec.hostname).or_else(|| pod.metadata.name.clone()).unwrap_or_default();
     // A host name has at most 63 bytes, and does not end in a separator.
     name.truncate(63);
     name.trim_end_matches(['-', '.']).to_owned()
+}
+
+/// The pod's name in the cluster's DNS, if it is to have one: with a subdomain, and unless its name is overridden.
+#[must_use]
+pub fn full_hostname(pod: &Pod, cluster_domain: &str) -> Option<String> {
+    let spec = spec(pod);
+    let subdomain = spec.subdomain.as_deref().filter(|subdomain| !subdomain.is_empty())?;
+    if spec.hostname_override.as_deref().is_some_and(|name| !name.is_empty()) {
+        return None;
+    }
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    Some(format!("{}.{subdomain}.{namespace}.svc.{cluster_domain}", hostname(pod)))
+}
+
+/// The longest name that the kernel takes, in bytes.
+const KERNEL_HOSTNAME: usize = 64;
+
+/// A name that the kernel would not take.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "Failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too long ({KERNEL_HOSTNAME} \
+     characters is the max, {} characters requested)", name.len()
+)]
+pub struct HostnameTooLong {
+    /// The name.
+    name: String,
+}
+
+/// What `hostname` says in the pod's containers: the short name, or all of it with `setHostnameAsFQDN`.
+///
+/// # Errors
+/// When the whole name is too long for the kernel.
+pub fn kernel_hostname(pod: &Pod, cluster_domain: &str) -> Result<String, HostnameTooLong> {
+    let whole = spec(pod).set_hostname_as_fqdn.unwrap_or(false);
+    let name = full_hostname(pod, cluster_domain).filter(|_| whole).unwrap_or_else(|| hostname(pod));
+    if name.len() > KERNEL_HOSTNAME { Err(HostnameTooLong { name }) } else { Ok(name) }
 }
 
 /// The pod is over: it will never run again.

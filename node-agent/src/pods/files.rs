@@ -57,8 +57,17 @@ pub(super) fn prepare(pod: &Pod, ips: &[IpAddr], node: &NodeSettings) -> Result<
     write(&files.hosts, &hosts_text)?;
     let host = Resolver::parse(&read_or_empty(&node.resolv_conf)?);
     write(&files.resolv_conf, &resolver(pod, &node.dns, &host).print())?;
-    write(&files.hostname, &format!("{}\n", view::hostname(pod)))?;
+    write(&files.hostname, &format!("{}\n", hostname(pod, node)?))?;
     Ok(files)
+}
+
+/// What `hostname` says in the pod's containers: in the host's network the host's name.
+pub(super) fn hostname(pod: &Pod, node: &NodeSettings) -> Result<String, Error> {
+    if view::host_network(pod) {
+        let name = nix::unistd::gethostname().map_err(|e| Error::Config(format!("the host's name: {e}")))?;
+        return Ok(name.to_string_lossy().into_owned());
+    }
+    view::kernel_hostname(pod, &node.dns.domain).map_err(|e| Error::Config(e.to_string()))
 }
 
 fn read_or_empty(path: &Path) -> Result<String, Error> {

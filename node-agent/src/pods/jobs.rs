@@ -74,7 +74,9 @@ pub(super) async fn network(tools: SharedTools, pod: Arc<Pod>) -> Done {
 
 async fn set_up(tools: &SharedTools, pod: &Arc<Pod>) -> Result<Network, Error> {
     let (namespace, name, uid) = view::identity(pod);
-    let (run, owned, hostname) = (tools.node.run_dir.clone(), uid.to_owned(), view::hostname(pod));
+    let hostname =
+        view::kernel_hostname(pod, &tools.node.dns.domain).map_err(|e| Error::Config(e.to_string()))?;
+    let (run, owned) = (tools.node.run_dir.clone(), uid.to_owned());
     // Namespaces and mounts block; meanwhile the network is made.
     let sandbox = tokio::task::spawn_blocking(move || sandbox::ensure(&run, &owned, &hostname));
     let (ips, netns) = if view::host_network(pod) {

@@ -130,7 +130,7 @@ pub(super) async fn build(
 
     let mut all = BTreeMap::from([
         ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
-        ("HOSTNAME".to_owned(), view::hostname(pod)),
+        ("HOSTNAME".to_owned(), super::files::hostname(pod, &tools.node)?),
     ]);
     if container.tty == Some(true) {
         all.insert("TERM".to_owned(), "xterm".to_owned());
