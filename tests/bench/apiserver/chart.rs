@@ -15,12 +15,13 @@ const HEAD: f64 = 60.0;
 pub(crate) fn svg(report: &Report) -> String {
     // What has neither goal nor measure has no length.
     let rows: Vec<_> = report
-        .figures
+        .parts
         .iter()
-        .filter_map(|figure| {
-            let part = match (report.ratio(figure), figure.goal) {
+        .flat_map(|part| part.figures.iter().map(move |figure| (part, figure)))
+        .filter_map(|(part, figure)| {
+            let part = match (part.ratio(figure), figure.goal) {
                 (Some(ratio), _) => ratio,
-                (None, Some(goal)) if figure.more => figure.middle() / goal,
+                (None, Some(goal)) if figure.more() => figure.middle() / goal,
                 (None, Some(goal)) => goal / figure.middle(),
                 (None, None) => return None,
             };

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tower::ServiceExt;
 
 use crate::Arguments;
-use crate::report::Report;
+use crate::report::Part;
 use crate::world::{World, admin, map, maps, options, processor_time, runtime};
 use skep_tests::histogram::Histogram;
 
@@ -53,14 +53,14 @@ async fn watch(
 }
 
 #[allow(clippy::cast_precision_loss)]
-pub(crate) fn measure(arguments: &Arguments, report: &mut Report) -> Result<()> {
+pub(crate) fn measure(arguments: &Arguments, part: &mut Part) -> Result<()> {
     for (form, accept) in [
         ("JSON", "application/json"),
         ("protobuf", "application/vnd.kubernetes.protobuf;stream=watch,application/vnd.kubernetes.protobuf"),
     ] {
         for _ in 0..arguments.repetitions {
             let folder = tempfile::tempdir()?;
-            runtime(2)?.block_on(once(arguments, form, accept, folder.path(), report))?;
+            runtime(2)?.block_on(once(arguments, form, accept, folder.path(), part))?;
         }
     }
     Ok(())
@@ -72,7 +72,7 @@ async fn once(
     form: &str,
     accept: &'static str,
     folder: &std::path::Path,
-    report: &mut Report,
+    part: &mut Part,
 ) -> Result<()> {
     let world = Arc::new(World::embedded(folder).await?);
     let begun = Instant::now();
@@ -106,10 +106,10 @@ async fn once(
     let (seconds, used) = (start.elapsed().as_secs_f64(), processor_time() - processor);
     let delivered = (arguments.events * arguments.watchers) as f64;
     let name = |what: &str| format!("{what}, {} watchers, {form}", arguments.watchers);
-    report.add(&name("events delivered"), "/s", delivered / seconds);
+    part.add(&name("events delivered"), "/s", delivered / seconds);
     let late = histogram.percentiles();
-    report.add(&name("event late by, p50 (the write included)"), "ms", late.p50_us / 1e3);
-    report.add(&name("event late by, p99 (the write included)"), "ms", late.p99_us / 1e3);
-    report.add(&name("processor time per event and watcher"), "µs", used.as_secs_f64() * 1e6 / delivered);
+    part.add(&name("event late by, p50 (the write included)"), "ms", late.p50_us / 1e3);
+    part.add(&name("event late by, p99 (the write included)"), "ms", late.p99_us / 1e3);
+    part.add(&name("processor time per event and watcher"), "µs", used.as_secs_f64() * 1e6 / delivered);
     Ok(())
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Arguments;
-use crate::report::Report;
+use crate::report::Part;
 use crate::world::{World, map, maps, options, runtime};
 use skep_tests::histogram::Histogram;
 
@@ -48,20 +48,20 @@ async fn read(address: std::net::SocketAddr, until: Instant) -> Result<Histogram
 }
 
 #[allow(clippy::cast_precision_loss)]
-pub(crate) fn measure(arguments: &Arguments, report: &mut Report) -> Result<()> {
+pub(crate) fn measure(arguments: &Arguments, part: &mut Part) -> Result<()> {
     for loaded in [false, true] {
         for _ in 0..arguments.repetitions {
             let folder = tempfile::tempdir()?;
             let histogram = runtime(2)?.block_on(once(arguments, loaded, folder.path()))?;
             let under = if loaded { "under mixed load" } else { "alone" };
             let times = histogram.percentiles();
-            report.add(
+            part.add(
                 &format!("GETs {under}, {READERS} connections"),
                 "/s",
                 histogram.count() as f64 / arguments.seconds,
             );
-            report.add(&format!("GET {under}, p50"), "ms", times.p50_us / 1e3);
-            report.add(&format!("GET {under}, p99"), "ms", times.p99_us / 1e3).goal = Some(1000.0);
+            part.add(&format!("GET {under}, p50"), "ms", times.p50_us / 1e3);
+            part.add(&format!("GET {under}, p99"), "ms", times.p99_us / 1e3).goal = Some(1000.0);
         }
     }
     Ok(())

@@ -1,28 +1,40 @@
 //! The figures: medians of repetitions, with what each is to be compared to.
+//!
+//! They come in parts, each measured at its own time: a run of some parts keeps what is written of the others.
 
 use std::fmt::Write as _;
 use std::fs;
+use std::path::Path;
 
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// One figure.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Figure {
     pub(crate) what: String,
-    pub(crate) unit: &'static str,
+    pub(crate) unit: String,
     pub(crate) samples: Vec<f64>,
-    /// More is better.
-    pub(crate) more: bool,
     /// What it is to reach, in the same unit.
     pub(crate) goal: Option<f64>,
-    /// The figure of the same run that it is a part of.
+    /// The figure of the same part that it is compared to.
     pub(crate) of: Option<String>,
 }
 
-/// All figures, in their order.
+/// What was measured together.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Part {
+    pub(crate) name: String,
+    /// Where and under what load.
+    pub(crate) environment: String,
+    pub(crate) figures: Vec<Figure>,
+}
+
+/// All parts, in their order.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    pub(crate) figures: Vec<Figure>,
+    pub(crate) parts: Vec<Part>,
 }
 
 /// The middle of some values.
@@ -40,15 +52,24 @@ impl Figure {
     pub(crate) fn middle(&self) -> f64 {
         median(&self.samples)
     }
+
+    /// More is better.
+    pub(crate) fn more(&self) -> bool {
+        !matches!(self.unit.as_str(), "ms" | "µs" | "bytes" | "MiB")
+    }
 }
 
-impl Report {
+impl Part {
+    /// A part that begins now.
+    pub(crate) fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), environment: environment(), figures: Vec::new() }
+    }
+
     /// Adds a sample to a figure, which is made by its first one.
-    pub(crate) fn add(&mut self, what: &str, unit: &'static str, sample: f64) -> &mut Figure {
+    pub(crate) fn add(&mut self, what: &str, unit: &str, sample: f64) -> &mut Figure {
         let at = self.figures.iter().position(|figure| figure.what == what).unwrap_or_else(|| {
-            let more = !matches!(unit, "ms" | "µs" | "bytes" | "MiB");
-            let what = what.to_owned();
-            self.figures.push(Figure { what, unit, samples: Vec::new(), more, goal: None, of: None });
+            let (what, unit) = (what.to_owned(), unit.to_owned());
+            self.figures.push(Figure { what, unit, samples: Vec::new(), goal: None, of: None });
             self.figures.len() - 1
         });
         let figure = &mut self.figures[at];
@@ -64,51 +85,68 @@ impl Report {
         Some(median(&ratios))
     }
 
-    pub(crate) fn markdown(&self) -> String {
-        let mut text = format!("# apiserver\n\n{}\n\n", environment());
-        text.push_str("| what | median | lowest..highest | goal | of |\n|---|--:|--:|--:|---|");
+    fn markdown(&self, text: &mut String) -> std::fmt::Result {
+        write!(text, "\n## {}\n\n{}\n\n", self.name, self.environment)?;
+        text.push_str("| what | median | lowest..highest | goal | of |\n|---|--:|--:|--:|---|\n");
         for figure in &self.figures {
             let (low, high) =
                 figure.samples.iter().fold((f64::MAX, 0f64), |(l, h), s| (l.min(*s), h.max(*s)));
             let goal = figure.goal.map_or_else(String::new, |goal| {
-                let sign = if figure.more { '>' } else { '<' };
+                let sign = if figure.more() { '>' } else { '<' };
                 format!("{sign} {} {}", number(goal), figure.unit)
             });
             let of = match (&figure.of, self.ratio(figure)) {
                 (Some(of), Some(ratio)) => format!("{ratio:.2} of {of}"),
                 _ => String::new(),
             };
-            let middle = number(figure.middle());
-            // Writing to a string can't fail.
-            let _ = write!(
+            writeln!(
                 text,
-                "\n| {} | {middle} {} | {}..{} | {goal} | {of} |",
+                "| {} | {} {} | {}..{} | {goal} | {of} |",
                 figure.what,
+                number(figure.middle()),
                 figure.unit,
                 number(low),
                 number(high)
-            );
+            )?;
         }
-        text.push('\n');
+        Ok(())
+    }
+}
+
+impl Report {
+    /// What an earlier run has written.
+    pub(crate) fn read(file: &Path) -> Result<Self> {
+        let Ok(text) = fs::read(file) else { return Ok(Self::default()) };
+        let value: Value = serde_json::from_slice(&text).with_context(|| file.display().to_string())?;
+        Ok(Self { parts: Vec::deserialize(&value["parts"]).with_context(|| file.display().to_string())? })
+    }
+
+    /// Puts a part in the place of an older one; `order` has the names of all.
+    pub(crate) fn put(&mut self, part: Part, order: &[&str]) {
+        self.parts.retain(|other| other.name != part.name);
+        self.parts.push(part);
+        self.parts.sort_by_key(|part| order.iter().position(|name| *name == part.name));
+    }
+
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = "# apiserver\n".to_owned();
+        for part in &self.parts {
+            // Writing to a string can't fail.
+            let _ = part.markdown(&mut text);
+        }
         text
     }
 
     pub(crate) fn json(&self) -> Value {
-        let figure = |figure: &Figure| {
-            json!({
-                "what": figure.what,
-                "unit": figure.unit,
-                "median": figure.middle(),
-                "samples": figure.samples,
-                "goal": figure.goal,
-                "of": figure.of,
-                "ratio": self.ratio(figure),
-            })
-        };
-        json!({
-            "environment": environment(),
-            "figures": self.figures.iter().map(figure).collect::<Vec<_>>(),
-        })
+        let mut value = json!({"parts": self.parts});
+        for (at, part) in self.parts.iter().enumerate() {
+            for (index, figure) in part.figures.iter().enumerate() {
+                let written = &mut value["parts"][at]["figures"][index];
+                written["median"] = json!(figure.middle());
+                written["ratio"] = json!(part.ratio(figure));
+            }
+        }
+        value
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::body::Body;
-use http::Request;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use skep_api::resource::GroupVersionResource;
@@ -71,11 +72,28 @@ impl World {
 
     /// One request in process; the length of the answer.
     pub(crate) async fn get(&self, path: &str, accept: &str) -> Result<usize> {
+        self.ask(path, accept, &[]).await
+    }
+
+    /// One request with more headers.
+    pub(crate) async fn ask(
+        &self,
+        path: &str,
+        accept: &str,
+        headers: &[(HeaderName, &str)],
+    ) -> Result<usize> {
         let mut request = Request::get(path).header("accept", accept).body(Body::empty())?;
+        for (name, value) in headers {
+            request.headers_mut().insert(name.clone(), HeaderValue::from_str(value)?);
+        }
         request.extensions_mut().insert(admin());
         let answer = self.router.clone().oneshot(request).await.context("infallible")?;
         ensure!(answer.status().is_success(), "{path}: {}", answer.status());
-        Ok(answer.into_body().collect().await?.to_bytes().len())
+        let (mut body, mut size) = (answer.into_body(), 0);
+        while let Some(frame) = body.frame().await {
+            size += frame?.data_ref().map_or(0, Bytes::len);
+        }
+        Ok(size)
     }
 }
 
@@ -130,7 +148,7 @@ pub(crate) fn pod(index: usize) -> Value {
             "namespace": "default",
             "uid": format!("7f1b6a2e-0000-4000-8000-{index:012}"),
             "creationTimestamp": time,
-            "labels": {"app": "web", "pod-template-hash": "6d4b75cb6d", "tier": "front"},
+            "labels": {"app": "web", "pod-template-hash": "6d4b75cb6d", "tier": "front", "ring": format!("r{}", index % 100)},
             "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": "9090"},
             "ownerReferences": [{
                 "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-6d4b75cb6d",

@@ -14,17 +14,17 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::Arguments;
-use crate::report::Report;
+use crate::report::Part;
 use crate::world::{World, map, maps, options, runtime};
 
-pub(crate) fn measure(arguments: &Arguments, report: &mut Report) -> Result<()> {
+pub(crate) fn measure(arguments: &Arguments, part: &mut Part) -> Result<()> {
     for round in 0..arguments.repetitions {
         let folder = tempfile::tempdir_in(".").or_else(|_| tempfile::tempdir())?;
         let syncs = syncs(folder.path(), arguments.seconds)?;
-        report.add("fdatasync of 4 KiB, the disk alone", "/s", syncs);
+        part.add("fdatasync of 4 KiB, the disk alone", "/s", syncs);
         runtime(2)?.block_on(async {
             let world = World::embedded(folder.path()).await?;
-            pair(arguments, &Arc::new(world), "embedded", round, report).await
+            pair(arguments, &Arc::new(world), "embedded", round, part).await
         })?;
     }
     let Some(etcd) = Server::start() else {
@@ -34,7 +34,7 @@ pub(crate) fn measure(arguments: &Arguments, report: &mut Report) -> Result<()> 
     for round in 0..arguments.repetitions {
         runtime(2)?.block_on(async {
             let world = World::over(etcd.connect().await?).await?;
-            pair(arguments, &Arc::new(world), "etcd", round, report).await
+            pair(arguments, &Arc::new(world), "etcd", round, part).await
         })?;
     }
     Ok(())
@@ -46,7 +46,7 @@ async fn pair(
     world: &Arc<World>,
     store: &str,
     round: usize,
-    report: &mut Report,
+    part: &mut Part,
 ) -> Result<()> {
     let limit = format!("conditional puts, {store} alone, {} at once", arguments.writers);
     let raw = many(arguments, |writer, index| {
@@ -54,7 +54,7 @@ async fn pair(
         let key = format!("/raw/{round}/{writer}/{index}");
         async move { put(&*storage, key).await }
     });
-    report.add(&limit, "/s", raw.await?);
+    part.add(&limit, "/s", raw.await?);
     let ours = many(arguments, |writer, index| {
         let world = world.clone();
         async move {
@@ -63,7 +63,7 @@ async fn pair(
             Ok(())
         }
     });
-    let figure = report.add(&format!("creates, {store}, {} at once", arguments.writers), "/s", ours.await?);
+    let figure = part.add(&format!("creates, {store}, {} at once", arguments.writers), "/s", ours.await?);
     figure.of = Some(limit);
     Ok(())
 }
