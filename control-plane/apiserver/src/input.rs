@@ -6,22 +6,28 @@ use http::HeaderMap;
 use http::header::USER_AGENT;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
-use skep_api::error::{ApiError, Reason};
+use skep_api::error::ApiError;
+use skep_api::field::{Error, ErrorList, Path};
 use skep_api::resource::GroupVersionKind;
-use skep_api::selector::{FieldSelector, LabelSelector};
 use skep_api::user::UserInfo;
 use skep_machinery::codec::{self, FieldValidation, Format};
-use skep_registry::cache::{Filter, ListOptions, VersionMatch, WatchOptions};
 use skep_registry::strategy::Kind;
 use skep_registry::{DeleteOptions, Patch, Preconditions, Propagation, WriteOptions};
 
 use crate::query::Query;
+
+mod reads;
+
+pub use reads::{get_version, list_options, watch_options};
 
 /// The longest body.
 pub const LONGEST: usize = codec::MOST_BYTES;
 
 /// The longest name of a field manager.
 const MANAGER: usize = 128;
+
+/// The kind of the options of a deletion.
+const DELETE: &str = "DeleteOptions";
 
 /// Reads a body.
 pub async fn body(body: Body) -> Result<Bytes, ApiError> {
@@ -79,17 +85,28 @@ pub fn field_validation(query: &Query) -> Result<FieldValidation, ApiError> {
     FieldValidation::parse(query.get("fieldValidation").unwrap_or_default()).map_err(ApiError::from)
 }
 
-/// The options of a write.
-pub fn write_options(query: &Query, headers: &HeaderMap, user: &UserInfo) -> Result<WriteOptions, ApiError> {
-    let dry_run = dry_run(query.all("dryRun"))?;
+/// The options of a write; `kind` is what upstream calls them.
+pub fn write_options(
+    kind: &str,
+    query: &Query,
+    headers: &HeaderMap,
+    user: &UserInfo,
+) -> Result<WriteOptions, ApiError> {
+    let dry_run = dry_run(kind, query.all("dryRun"))?;
+    let field = Path::new("fieldManager");
     let manager = match query.get("fieldManager") {
         Some(manager) if manager.len() > MANAGER => {
-            return Err(invalid("fieldManager: Too long: may not be more than 128 bytes"));
+            return Err(invalid(kind, vec![Error::too_long(&field, MANAGER)]));
         }
-        Some(manager) if !manager.chars().all(|c| !c.is_control()) => {
-            return Err(invalid("fieldManager: Invalid value: should only contain printable characters"));
-        }
-        Some(manager) => manager.to_owned(),
+        Some(manager) => match manager.chars().position(char::is_control) {
+            Some(at) => {
+                let detail = format!(
+                    "should only contain printable characters, but contains a control character at {at}"
+                );
+                return Err(invalid(kind, vec![Error::invalid(&field, manager, detail)]));
+            }
+            None => manager.to_owned(),
+        },
         None => {
             // Upstream's rule: what the client calls itself, up to the first slash.
             let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or("unknown");
@@ -106,101 +123,32 @@ pub fn write_options(query: &Query, headers: &HeaderMap, user: &UserInfo) -> Res
     })
 }
 
-fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, ApiError> {
-    let mut dry = false;
-    for value in values.filter(|value| !value.is_empty()) {
-        if value != "All" {
-            return Err(invalid(&format!("dryRun: Unsupported value: {value:?}: supported values: \"All\"")));
+/// What only one kind of patch may say, and what it must.
+pub fn check_patch(query: &Query, patch: &Patch) -> Result<(), ApiError> {
+    let error = match patch {
+        // Whoever applies says who he is: what his client is called would tie him to its name.
+        Patch::Apply(_) if query.get("fieldManager").is_none() => {
+            Error::required(&Path::new("fieldManager"), "is required for apply patch")
         }
-        dry = true;
-    }
-    Ok(dry)
-}
-
-/// 422 for options.
-fn invalid(message: &str) -> ApiError {
-    let message = format!("options is invalid: {message}");
-    ApiError { code: 422, reason: Reason::Invalid, ..ApiError::bad_request(message) }
-}
-
-fn filter(query: &Query, namespace: &str, name: &str) -> Result<Filter, ApiError> {
-    let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or_default())
-        .map_err(|error| ApiError::bad_request(format!("unable to parse requirement: {error}")))?;
-    let fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or_default())
-        .map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let fields = if name.is_empty() { fields } else { FieldSelector::equals("metadata.name", name) };
-    let namespace = (!namespace.is_empty()).then(|| namespace.to_owned());
-    Ok(Filter { namespace, labels, fields })
-}
-
-fn resource_version(query: &Query) -> Result<Option<u64>, ApiError> {
-    let Some(text) = query.get("resourceVersion") else { return Ok(None) };
-    let version = text.parse();
-    version.map(Some).map_err(|_| ApiError::bad_request(format!("resourceVersion: Invalid value: {text:?}")))
-}
-
-/// The options of a get.
-pub fn get_version(query: &Query) -> Result<Option<u64>, ApiError> {
-    resource_version(query)
-}
-
-/// The options of a list.
-pub fn list_options(query: &Query, namespace: &str) -> Result<ListOptions, ApiError> {
-    if query.get("sendInitialEvents").is_some() {
-        return Err(invalid("sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list"));
-    }
-    let version_match = match query.get("resourceVersionMatch") {
-        None => VersionMatch::Unset,
-        Some("Exact") => VersionMatch::Exact,
-        Some("NotOlderThan") => VersionMatch::NotOlderThan,
-        Some(other) => {
-            return Err(invalid(&format!(
-                "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \
-                 \"NotOlderThan\""
-            )));
+        Patch::Json(_) | Patch::Merge(_) | Patch::Strategic(_) if query.get("force").is_some() => {
+            Error::forbidden(&Path::new("force"), "may not be specified for non-apply patch")
         }
+        _ => return Ok(()),
     };
-    let limit = query.number("limit")?.unwrap_or_default();
-    Ok(ListOptions {
-        filter: filter(query, namespace, "")?,
-        resource_version: resource_version(query)?,
-        version_match,
-        limit: usize::try_from(limit).unwrap_or(usize::MAX),
-        continue_token: query.get("continue").map(str::to_owned),
-    })
+    Err(invalid("PatchOptions", vec![error]))
 }
 
-/// The options of a watch.
-pub fn watch_options(query: &Query, namespace: &str, name: &str) -> Result<WatchOptions, ApiError> {
-    let initial_events = query.option("sendInitialEvents");
-    let version_match = query.get("resourceVersionMatch");
-    match (initial_events, version_match) {
-        (Some(_), None) => {
-            return Err(invalid(
-                "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to \
-                 NotOlderThan",
-            ));
-        }
-        (None, Some(_)) => {
-            return Err(invalid(
-                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless \
-                 sendInitialEvents is provided",
-            ));
-        }
-        (Some(_), Some(given)) if given != "NotOlderThan" => {
-            return Err(invalid(&format!(
-                "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to \
-                 NotOlderThan, not {given}"
-            )));
-        }
-        _ => {}
+fn dry_run<'a>(kind: &str, values: impl Iterator<Item = &'a str>) -> Result<bool, ApiError> {
+    let values: Vec<&str> = values.filter(|value| !value.is_empty()).collect();
+    if values.iter().any(|value| *value != "All") {
+        return Err(invalid(kind, vec![Error::not_supported(&Path::new("dryRun"), values, &["All"])]));
     }
-    Ok(WatchOptions {
-        filter: filter(query, namespace, name)?,
-        resource_version: resource_version(query)?,
-        bookmarks: query.flag("allowWatchBookmarks"),
-        initial_events,
-    })
+    Ok(!values.is_empty())
+}
+
+/// 422 for options of this kind.
+fn invalid(kind: &str, errors: Vec<Error>) -> ApiError {
+    ApiError::invalid(&GroupVersionKind::new("meta.k8s.io", "v1", kind), "", &ErrorList::from(errors))
 }
 
 /// The options of a deletion: from the body if there is one, else from the query.
@@ -227,7 +175,7 @@ pub fn delete_options_of(
 ) -> Result<DeleteOptions, ApiError> {
     let in_body =
         body.get("dryRun").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    options.dry_run |= dry_run(in_body)?;
+    options.dry_run |= dry_run(DELETE, in_body)?;
     let grace_in_query = match query.get("gracePeriodSeconds") {
         Some(text) => {
             Some(text.parse().map_err(|_| ApiError::bad_request("gracePeriodSeconds is no number"))?)
@@ -237,20 +185,18 @@ pub fn delete_options_of(
     let grace_period = body.get("gracePeriodSeconds").and_then(Value::as_i64).or(grace_in_query);
     let policy = body.get("propagationPolicy").and_then(Value::as_str).or(query.get("propagationPolicy"));
     let orphan = body.get("orphanDependents").and_then(Value::as_bool).or(query.option("orphanDependents"));
+    let propagation = Path::new("propagationPolicy");
     if policy.is_some() && orphan.is_some() {
-        return Err(invalid(
-            "propagationPolicy: Invalid value: orphanDependents and deletionPropagation cannot be both set",
-        ));
+        let detail = "orphanDependents and deletionPropagation cannot be both set";
+        return Err(invalid(DELETE, vec![Error::invalid(&propagation, policy.unwrap_or_default(), detail)]));
     }
     let propagation = match (policy, orphan) {
         (Some("Orphan"), _) | (None, Some(true)) => Some(Propagation::Orphan),
         (Some("Background"), _) | (None, Some(false)) => Some(Propagation::Background),
         (Some("Foreground"), _) => Some(Propagation::Foreground),
         (Some(other), _) => {
-            return Err(invalid(&format!(
-                "propagationPolicy: Unsupported value: {other:?}: supported values: \"Foreground\", \
-                 \"Background\", \"Orphan\", \"nil\""
-            )));
+            const KNOWN: [&str; 4] = ["Foreground", "Background", "Orphan", "nil"];
+            return Err(invalid(DELETE, vec![Error::not_supported(&propagation, other, &KNOWN)]));
         }
         (None, None) => None,
     };

@@ -13,10 +13,11 @@ use skep_machinery::kind::returns_deleted;
 use skep_machinery::table::IncludeObject;
 use skep_registry::strategy::Kind;
 use skep_registry::{Target, WriteOptions, Written};
+use tokio::time::Instant;
 
 use crate::connection::Connection;
 use crate::input;
-use crate::negotiate::{self, Form, Offer};
+use crate::negotiate::{self, Form, Offer, Shape};
 use crate::proxy::{Framing, Handshake, is_websocket};
 use crate::query::Query;
 use crate::request_info::ResourceRequest;
@@ -52,14 +53,25 @@ impl Call<'_> {
     /// The options of a write; what admission has to say of it ends in the answer's headers.
     pub(crate) fn write_options(&self) -> Result<WriteOptions, ApiError> {
         let notes = self.extensions.get::<Notes>().cloned().unwrap_or_default();
-        Ok(WriteOptions { notes, ..input::write_options(self.query, self.headers, self.user)? })
+        let kind = match self.method {
+            Method::PUT => "UpdateOptions",
+            Method::PATCH => "PatchOptions",
+            Method::DELETE => "DeleteOptions",
+            _ => "CreateOptions",
+        };
+        Ok(WriteOptions { notes, ..input::write_options(kind, self.query, self.headers, self.user)? })
     }
 
-    /// The form of the answer.
+    /// The form of the answer. What its rows carry is looked at before anything is written.
     pub(crate) fn form(&self, shapes: bool) -> Result<Form, ApiError> {
-        negotiate::form(self.headers, Offer { shapes, protobuf: self.row.has_protobuf() })
+        let form = negotiate::form(self.headers, Offer { shapes, protobuf: self.row.has_protobuf() })?;
+        if form.shape == Shape::Table {
+            IncludeObject::parse(self.query.get("includeObject").unwrap_or_default())?;
+        }
+        Ok(form)
     }
 
+    /// How much of its object each row of a table carries.
     pub(crate) fn include(&self) -> IncludeObject {
         let text = self.query.get("includeObject").unwrap_or_default();
         IncludeObject::parse(text).unwrap_or_default()
@@ -149,12 +161,14 @@ async fn watch(call: &Call<'_>) -> Result<Answer, ApiError> {
     call.serves("watch")?;
     let form = call.form(true)?;
     let target = call.target();
-    let options = input::watch_options(call.query, &target.namespace, &target.name)?;
+    let mut options = input::watch_options(call.query, &target.namespace, &target.name)?;
     let framer = Framer::new(form, call.row.clone(), call.include());
     let timeout = match call.query.number("timeoutSeconds")? {
         None | Some(0) => rand::rng().random_range(WATCH_SECONDS..2 * WATCH_SECONDS),
         Some(seconds) => seconds.min(24 * 3600),
     };
+    let deadline = Instant::now() + Duration::from_secs(timeout);
+    options.deadline = Some(deadline);
     // Over a WebSocket each event is a message of its own.
     let socket = if is_websocket(call.headers) {
         let framing = if framer.is_text() { Framing::Text } else { Framing::Binary };
@@ -167,15 +181,23 @@ async fn watch(call: &Call<'_>) -> Result<Answer, ApiError> {
             let cancel = call.server.closing.clone();
             let chunk = if socket.is_some() { 0 } else { watching::CHUNK };
             let watching = call.extensions.get::<Connection>().map(Connection::watching);
-            watching::stream(watch, framer, Duration::from_secs(timeout), cancel, chunk, watching)
+            watching::stream(watch, framer, deadline, cancel, chunk, watching)
         }
-        Err(error) if error.reason == Reason::Expired => watching::failed(&framer, &error),
+        // What is wrong with the version is told in the stream.
+        Err(error) if is_about_version(&error) => watching::failed(&framer, &error),
         Err(error) => return Err(error),
     };
     Ok(match socket {
         Some(handshake) => handshake.text_or_bytes(&call.server.relay, answer),
         None => answer,
     })
+}
+
+/// A version that is forgotten, or has not come yet.
+fn is_about_version(error: &ApiError) -> bool {
+    let mut causes = error.details.iter().flat_map(|details| details.causes.iter().flatten());
+    error.reason == Reason::Expired
+        || causes.any(|cause| cause.reason.as_deref() == Some("ResourceVersionTooLarge"))
 }
 
 async fn create(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
@@ -206,16 +228,7 @@ async fn patch(call: &Call<'_>, body: Body) -> Result<Answer, ApiError> {
     let options = call.write_options()?;
     let bytes = input::body(body).await?;
     let (patch, warnings) = input::patch(&call.content_type(), &bytes, &call.row, options.field_validation)?;
-    if call.query.get("force").is_some() && !matches!(patch, skep_registry::Patch::Apply(_)) {
-        return Err(ApiError {
-            code: 422,
-            reason: Reason::Invalid,
-            ..ApiError::bad_request(
-                "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for \
-                 non-apply patch",
-            )
-        });
-    }
+    input::check_patch(call.query, &patch)?;
     let mut written = call.server.registry.patch(&call.target(), &patch, &options).await?;
     written.warnings.splice(0..0, warnings);
     answer_written(call, &form, &written)

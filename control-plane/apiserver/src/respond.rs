@@ -190,8 +190,11 @@ pub async fn compress(request: &HeaderMap, answer: Answer) -> Answer {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|coding| {
-            let coding = coding.trim();
-            coding.starts_with("gzip") && !coding.replace(' ', "").ends_with(";q=0")
+            let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+            let quality = parameters.split(';').find_map(|one| one.trim().strip_prefix("q="));
+            // What can't be read says nothing against it.
+            let refused = quality.is_some_and(|quality| quality.parse::<f32>().is_ok_and(|q| q <= 0.0));
+            name.trim().eq_ignore_ascii_case("gzip") && !refused
         });
     let long = answer.body().size_hint().exact().is_some_and(|size| size >= COMPRESS_FROM as u64);
     if !takes || !long || answer.headers().contains_key(CONTENT_ENCODING) {

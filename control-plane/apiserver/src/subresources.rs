@@ -60,6 +60,7 @@ pub(crate) async fn handle(call: Call<'_>, body: Body) -> Result<Answer, ApiErro
     if verb == "patch" {
         let (patch, warnings) =
             input::patch(&call.content_type(), &bytes, &call.row, options.field_validation)?;
+        input::check_patch(call.query, &patch)?;
         let mut written = registry.patch(&target, &patch, &options).await?;
         written.warnings.splice(0..0, warnings);
         return answer_written(&call, &form, &written);

@@ -1,7 +1,6 @@
 //! Watch streams: frames for one client, encoded once for all of them where the form allows.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -176,18 +175,18 @@ struct State {
     _watching: Option<Watching>,
 }
 
-/// The stream of a watch. It ends at its timeout, when the watcher was too slow, or with the server.
+/// The stream of a watch. It ends at its deadline, when the watcher was too slow, or with the server.
 /// `chunk`: events are sent together up to this size; 0 sends each by itself.
 pub(crate) fn stream(
     watch: Stream,
     framer: Framer,
-    timeout: Duration,
+    deadline: Instant,
     cancel: CancellationToken,
     chunk: usize,
     watching: Option<Watching>,
 ) -> Answer {
     let content_type = framer.content_type();
-    let state = State { watch, framer, deadline: Instant::now() + timeout, cancel, _watching: watching };
+    let state = State { watch, framer, deadline, cancel, _watching: watching };
     let frames = stream::unfold(state, move |mut state| async move {
         let item = tokio::select! {
             // What is cancelled is not needed any more: the stream ends.

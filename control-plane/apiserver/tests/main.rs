@@ -15,6 +15,7 @@ mod kubectl;
 mod namespaces;
 mod overload;
 mod policies;
+mod reads;
 mod refusals;
 mod secure;
 mod security;

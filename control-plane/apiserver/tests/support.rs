@@ -16,6 +16,7 @@ use skep_apiserver::{ApiServer, Config};
 use skep_auth::authentication::Chain;
 use skep_auth::authorization::{AlwaysAllow, Union};
 use skep_registry::{ClusterReader, Options, Registry};
+use skep_storage::Storage;
 use skep_storage::embedded::{self, Embedded};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,7 +28,8 @@ pub(crate) struct Server {
     pub(crate) router: Router,
     pub(crate) cancel: CancellationToken,
     pub(crate) user: UserInfo,
-    _dir: tempfile::TempDir,
+    pub(crate) storage: Arc<dyn Storage>,
+    dir: Arc<tempfile::TempDir>,
 }
 
 impl Server {
@@ -77,17 +79,32 @@ impl Server {
         let storage = Embedded::open(dir.path().join("store.redb"), embedded::Options::default())
             .await
             .expect("a store");
+        Self::over(storage, Arc::new(dir), change, admission).await
+    }
+
+    /// Another server on the same store, which knows nothing of the past.
+    pub(crate) async fn another(&self) -> Self {
+        let admission = Box::new(|_| skep_admission::Chain::default());
+        Self::over(self.storage.clone(), self.dir.clone(), |_| {}, admission).await
+    }
+
+    async fn over(
+        storage: Arc<dyn Storage>,
+        dir: Arc<tempfile::TempDir>,
+        change: impl FnOnce(&mut Config),
+        admission: Box<dyn FnOnce(Arc<ClusterReader>) -> skep_admission::Chain + Send>,
+    ) -> Self {
         let cancel = CancellationToken::new();
         let service_ranges = vec!["10.96.0.0/16".parse().expect("a range")];
         let options = Options { service_ranges, admission, ..Options::default() };
-        let registry =
-            Registry::start(storage, options, &TaskTracker::new(), cancel.clone()).await.expect("a registry");
+        let started = Registry::start(storage.clone(), options, &TaskTracker::new(), cancel.clone()).await;
+        let registry = started.expect("a registry");
         let authorization = Arc::new(Union::new(vec![Box::new(AlwaysAllow)]));
         let mut config = Config::new(registry, Chain::new(Vec::new(), true), authorization);
         change(&mut config);
         let api = ApiServer::build(config);
         let user = UserInfo::new("tester", ["system:masters"]);
-        Self { router: api.router(), api, cancel, user, _dir: dir }
+        Self { router: api.router(), api, cancel, user, storage, dir }
     }
 
     /// The addresses of a test's cluster.

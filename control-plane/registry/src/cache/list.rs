@@ -69,36 +69,33 @@ pub(crate) struct Plan {
     pub(crate) after: Option<String>,
 }
 
-/// Reads the options.
+/// Reads the options. What contradicts itself was refused where they came in; here the newest is taken for it.
 pub(crate) fn plan(options: &ListOptions) -> Result<Plan, ApiError> {
     if let Some(token) = options.continue_token.as_deref().filter(|token| !token.is_empty()) {
-        if options.version_match != VersionMatch::Unset {
-            return Err(ApiError::bad_request("resourceVersionMatch is forbidden when continue is provided"));
-        }
         if options.resource_version.is_some_and(|revision| revision != 0) {
             return Err(ApiError::bad_request(
                 "specifying resource version is not allowed when using continue",
             ));
         }
-        let token = Continue::decode(token)
-            .ok_or_else(|| ApiError::bad_request("continue key is not valid: unrecognized encoded value"))?;
+        let token = Continue::decode(token).ok_or_else(|| {
+            ApiError::bad_request(
+                "invalid continue token: continue key is not valid: unrecognized encoded value",
+            )
+        })?;
         let at = if token.rv == 0 { At::Newest(0) } else { At::Exactly(token.rv) };
         return Ok(Plan { consistent: token.rv == 0, at, after: Some(token.after) });
     }
     let plan = |at, consistent| Plan { at, consistent, after: None };
-    match (options.version_match, options.resource_version) {
-        (VersionMatch::Unset, None) => Ok(plan(At::Newest(0), true)),
+    Ok(match (options.version_match, options.resource_version) {
+        (_, None) => plan(At::Newest(0), true),
+        (_, Some(0)) => plan(At::Newest(0), false),
+        (VersionMatch::Exact, Some(revision)) => plan(At::Exactly(revision), false),
+        // Upstream's oldest rule: a page of a revision is of that one exactly.
+        (VersionMatch::Unset, Some(revision)) if options.limit > 0 => plan(At::Exactly(revision), false),
         (VersionMatch::Unset | VersionMatch::NotOlderThan, Some(revision)) => {
-            Ok(plan(At::Newest(revision), false))
+            plan(At::Newest(revision), false)
         }
-        (VersionMatch::Exact, Some(0)) => Err(ApiError::bad_request(
-            "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-        )),
-        (VersionMatch::Exact, Some(revision)) => Ok(plan(At::Exactly(revision), false)),
-        (VersionMatch::Exact | VersionMatch::NotOlderThan, None) => {
-            Err(ApiError::bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided"))
-        }
-    }
+    })
 }
 
 /// Cuts the page out of objects in the order of their keys.

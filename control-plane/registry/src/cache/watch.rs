@@ -7,7 +7,7 @@ use std::time::Duration;
 use skep_api::error::ApiError;
 use skep_storage::Revision;
 use tokio::sync::watch::Receiver;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::feed::Progress;
 use super::filter::Filter;
@@ -18,6 +18,9 @@ use super::{Cache, expired};
 
 /// How often a bookmark tells an idle watcher how far it is.
 const BOOKMARKS: Duration = Duration::from_secs(50);
+
+/// So long before its end a watch tells how far it is, for the next one to begin there.
+const BEFORE_END: Duration = Duration::from_secs(2);
 
 /// What a watch asks for.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +34,8 @@ pub struct WatchOptions {
     /// `sendInitialEvents`: begin with what is there and mark its end by a bookmark; `Some(false)`
     /// begins with the next change even without a resource version.
     pub initial_events: Option<bool>,
+    /// When whoever asked is going to end the watch.
+    pub deadline: Option<Instant>,
 }
 
 /// What a watch says.
@@ -60,7 +65,7 @@ pub struct Watch {
     /// What a replay gave out is not given out again.
     replayed: Revision,
     progress: Receiver<Progress>,
-    bookmarks: Option<Interval>,
+    bookmarks: Option<Bookmarks>,
     sent: Revision,
 }
 
@@ -98,7 +103,7 @@ impl Cache {
             replay: None,
             replayed: 0,
             progress: self.progress.clone(),
-            bookmarks: interval(options.bookmarks),
+            bookmarks: Bookmarks::new(options),
             sent: begin,
         })
     }
@@ -118,17 +123,33 @@ impl Cache {
             replay: Some(replay.until(now)),
             replayed: 0,
             progress: self.progress.clone(),
-            bookmarks: interval(options.bookmarks),
+            bookmarks: Bookmarks::new(options),
         }
     }
 }
 
-fn interval(bookmarks: bool) -> Option<Interval> {
-    bookmarks.then(|| {
-        let mut interval = interval_at(Instant::now() + BOOKMARKS, BOOKMARKS);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        interval
-    })
+/// When the next bookmark is due.
+struct Bookmarks {
+    next: Instant,
+    deadline: Option<Instant>,
+}
+
+impl Bookmarks {
+    fn new(options: &WatchOptions) -> Option<Self> {
+        let deadline = options.deadline;
+        options.bookmarks.then(|| Self { next: due(Instant::now(), deadline), deadline })
+    }
+
+    async fn tick(&mut self) {
+        sleep_until(self.next).await;
+        self.next = due(Instant::now(), self.deadline);
+    }
+}
+
+/// The next regular one, or the one before the end if that comes first.
+fn due(now: Instant, deadline: Option<Instant>) -> Instant {
+    let last = deadline.and_then(|deadline| deadline.checked_sub(BEFORE_END)).filter(|last| *last > now);
+    last.map_or(now + BOOKMARKS, |last| last.min(now + BOOKMARKS))
 }
 
 impl Watch {
@@ -153,7 +174,7 @@ impl Watch {
                 Some(bookmarks) => tokio::select! {
                     biased;
                     seen = self.mailbox.take() => seen?,
-                    _ = bookmarks.tick() => return Some(self.bookmark()),
+                    () = bookmarks.tick() => return Some(self.bookmark()),
                 },
             };
             if seen.revision() > self.replayed {
@@ -220,5 +241,22 @@ impl Drop for Watch {
         if let Some(cache) = self.cache.upgrade() {
             cache.write().watchers.remove(self.id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bookmark_comes_now_and_then_and_before_the_end() {
+        let now = Instant::now();
+        let after = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(due(now, None), after(50));
+        assert_eq!(due(now, Some(after(1800))), after(50));
+        assert_eq!(due(now, Some(after(40))), after(38));
+        // It was sent, or there is no time for it.
+        assert_eq!(due(now, Some(after(2))), after(50));
+        assert_eq!(due(now, Some(after(1))), after(50));
     }
 }
