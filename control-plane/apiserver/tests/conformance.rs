@@ -14,6 +14,7 @@ use skep_controllers::ControllersConfig;
 
 use crate::support::Server;
 
+mod applying;
 mod cron;
 mod daemons;
 mod deployments;

@@ -6,6 +6,7 @@
 
 mod admit;
 mod commit;
+mod conversions;
 mod create;
 mod delete;
 mod fields;
@@ -44,6 +45,7 @@ use crate::kinds;
 use crate::strategy::Kind;
 
 pub(crate) use commit::storage_error;
+pub(crate) use conversions::Conversions;
 pub use members::Membership;
 pub(crate) use meta::{new_uid, now};
 use read::Freshness;

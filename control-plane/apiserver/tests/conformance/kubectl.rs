@@ -18,12 +18,12 @@ const RC: &str = r#"{"apiVersion": "v1", "kind": "ReplicationController", "metad
     "ports": [{"name": "server", "containerPort": 6379}]}]}}}}"#;
 
 /// A cluster that kubectl reaches by the plain port.
-struct Kubectl {
-    cluster: Cluster,
+pub(super) struct Kubectl {
+    pub(super) cluster: Cluster,
     address: String,
     home: tempfile::TempDir,
-    program: PathBuf,
-    namespace: String,
+    pub(super) program: PathBuf,
+    pub(super) namespace: String,
 }
 
 impl Kubectl {
@@ -42,7 +42,7 @@ impl Kubectl {
         command
     }
 
-    async fn run(&self, args: &[&str], input: &str) -> (Option<i32>, String) {
+    pub(super) async fn run(&self, args: &[&str], input: &str) -> (Option<i32>, String) {
         let mut child = self.command(args).spawn().expect("kubectl starts");
         let mut stdin = child.stdin.take().expect("a pipe");
         stdin.write_all(input.as_bytes()).await.expect("written");
@@ -52,7 +52,7 @@ impl Kubectl {
         (output.status.code(), String::from_utf8_lossy(&text).into_owned())
     }
 
-    async fn ok(&self, args: &[&str], input: &str) -> String {
+    pub(super) async fn ok(&self, args: &[&str], input: &str) -> String {
         let (code, text) = self.run(args, input).await;
         assert_eq!(code, Some(0), "{} {args:?}: {text}", self.program.display());
         text
@@ -66,7 +66,7 @@ impl Kubectl {
         }
     }
 
-    fn path(&self, plural: &str) -> String {
+    pub(super) fn path(&self, plural: &str) -> String {
         format!("/api/v1/namespaces/{}/{plural}", self.namespace)
     }
 
@@ -80,7 +80,7 @@ impl Kubectl {
 }
 
 /// Goes through with each kubectl, in a namespace of its own.
-async fn each(test: impl AsyncFn(&Kubectl)) {
+pub(super) async fn each(test: impl AsyncFn(&Kubectl)) {
     let programs = all();
     if programs.is_empty() {
         assert!(std::env::var_os("SKEP_TEST_REQUIRE_ALL").is_none(), "there is no kubectl");

@@ -202,6 +202,82 @@ async fn objects_are_converted_by_the_webhook() {
     assert_eq!(frames[0]["object"]["spec"], json!({"host": "three", "port": "4"}));
 }
 
+/// The managers by name: the version they wrote in, and what they own of the spec.
+fn managers(object: &Value) -> Vec<(String, String, Value)> {
+    let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+    let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();
+    let entry = |entry: &Value| {
+        let version = text(entry, "apiVersion").rsplit('/').next().unwrap_or_default().to_owned();
+        (text(entry, "manager"), version, entry["fieldsV1"]["f:spec"].clone())
+    };
+    let mut found: Vec<_> = entries.map(entry).collect();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found
+}
+
+fn owner(name: &str, version: &str, fields: &[&str]) -> (String, String, Value) {
+    let fields: serde_json::Map<String, Value> =
+        fields.iter().map(|field| (format!("f:{field}"), json!({}))).collect();
+    (name.to_owned(), version.to_owned(), Value::Object(fields))
+}
+
+/// Each manager's fields are of the version it wrote in; a write in another one is compared in that one.
+#[tokio::test]
+async fn ownership_crosses_versions_that_a_webhook_converts() {
+    let converter = Converter::start().await;
+    let server = Server::start().await;
+    establish(&server, hosts(&converter)).await;
+    let apply = async |base: &str, manager: &str, spec: Value, more: &str| {
+        let version = if base == V1 { "v1" } else { "v2" };
+        let object = json!({"apiVersion": format!("stable.example.com/{version}"), "kind": "Host",
+            "metadata": {"name": "h"}, "spec": spec});
+        let path = format!("{base}/h?fieldManager={manager}{more}");
+        let (status, answer) =
+            server.send_as("PATCH", &path, "application/apply-patch+yaml", object.to_string()).await;
+        (status.as_u16(), answer)
+    };
+    let (status, made) = apply(V1, "one", json!({"hostPort": "a:1"}), "").await;
+    assert_eq!(status, 201, "{made}");
+    // What one has set in v1 is part of what two wants in v2.
+    let (status, conflict) = apply(V2, "two", json!({"host": "b"}), "").await;
+    assert_eq!(status, 409, "{conflict}");
+    let wanted = "Apply failed with 1 conflict: conflict with \"one\": .spec.hostPort";
+    assert_eq!(conflict["message"], wanted);
+    // The same value is no conflict.
+    let (status, both) = apply(V2, "two", json!({"host": "a"}), "").await;
+    assert_eq!(status, 200, "{both}");
+    assert_eq!(managers(&both), [owner("one", "v1", &["hostPort"]), owner("two", "v2", &["host"])]);
+    // Two gives it up; one still wants it.
+    let (status, left) = apply(V2, "two", json!({"port": "1"}), "").await;
+    assert_eq!((status, &left["spec"]), (200, &json!({"host": "a", "port": "1"})), "{left}");
+    assert_eq!(managers(&left), [owner("one", "v1", &["hostPort"]), owner("two", "v2", &["port"])]);
+    // By force one loses it, in its own version.
+    let (status, forced) = apply(V2, "two", json!({"host": "c", "port": "2"}), "&force=true").await;
+    assert_eq!((status, &forced["spec"]), (200, &json!({"host": "c", "port": "2"})), "{forced}");
+    assert_eq!(managers(&forced), [owner("two", "v2", &["host", "port"])]);
+    // An update through v1 takes from two what it changes in v2.
+    let (_, mut seen) = server.send("GET", &format!("{V1}/h"), None).await;
+    seen["spec"]["hostPort"] = json!("c:3");
+    let (status, updated) = server.send("PUT", &format!("{V1}/h?fieldManager=three"), Some(seen)).await;
+    assert_eq!(status, 200, "{updated}");
+    assert_eq!(managers(&updated), [owner("three", "v1", &["hostPort"]), owner("two", "v2", &["host"])]);
+    let patch = json!({"spec": {"hostPort": "d:3"}});
+    let (status, patched) = server.send("PATCH", &format!("{V1}/h?fieldManager=three"), Some(patch)).await;
+    assert_eq!(status, 200, "{patched}");
+    assert_eq!(managers(&patched), [owner("three", "v1", &["hostPort"])]);
+    // Without the webhook one version still goes on by itself; nobody is forgotten.
+    let (status, _) = apply(V2, "four", json!({"host": "d"}), "").await;
+    assert_eq!(status, 200);
+    drop(converter);
+    let patch = json!({"spec": {"hostPort": "e:5"}});
+    let (status, patched) = server.send("PATCH", &format!("{V1}/h?fieldManager=three"), Some(patch)).await;
+    assert_eq!(status, 200, "{patched}");
+    assert_eq!(managers(&patched), [owner("four", "v2", &["host"]), owner("three", "v1", &["hostPort"])]);
+    // Who applies must know with whom he is in conflict.
+    let (status, refused) = apply(V1, "one", json!({"hostPort": "f:6"}), "").await;
+    assert_eq!(status, 500, "{refused}");
+}
+
 #[tokio::test]
 async fn a_converter_that_is_away_is_told_of() {
     let converter = Converter::start().await;

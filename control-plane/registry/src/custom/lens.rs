@@ -181,6 +181,23 @@ impl Lens {
         Ok(object)
     }
 
+    /// Objects of any versions in the one of a name (`group/version`); a webhook is asked once for all of them.
+    pub(crate) async fn convert(
+        &self,
+        objects: Vec<Value>,
+        api_version: &str,
+    ) -> Result<Vec<Value>, ApiError> {
+        let definition = self.definition.load_full();
+        let version = definition.version_of(api_version).ok_or_else(|| {
+            ApiError::internal(format!("request to convert CR to an invalid group/version: {api_version}"))
+        })?;
+        let mut converted = convert::by_webhook(&definition, &self.caller, objects, &version.name).await?;
+        for object in &mut converted {
+            prune::prune(object, &version.parsed);
+        }
+        Ok(converted)
+    }
+
     /// An object of this version as it is to be stored.
     pub(crate) async fn to_stored(&self, mut object: Value) -> Result<Value, ApiError> {
         let definition = self.definition.load_full();

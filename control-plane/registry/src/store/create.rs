@@ -88,7 +88,7 @@ impl Registry {
             write.verdict(&kind.validate_create(&object), &name)?;
             object = self.check(&write, Operation::Create, object, None).await?;
             if !applied {
-                object = own(&write, None, object);
+                object = own(&write, None, object).await;
             }
             let warnings = kind.warnings(&object, None);
             if options.dry_run {

@@ -6,6 +6,7 @@ use skep_api::resource::GroupVersionKind;
 use skep_machinery::patch;
 use skep_machinery::schema::Schema;
 
+use super::conversions::Conversions;
 use super::update::{Part, Proposal};
 use super::{Patch, Registry, Resource, Target, WriteOptions, Written, fields, meta};
 use crate::cache::set_resource_version;
@@ -30,8 +31,8 @@ impl Registry {
         }
         loop {
             let changed = self
-                .change(target, options, part, &mut |old| {
-                    propose(&resource, &target.subresource, &old.value, patch, options)
+                .change(target, options, part, &mut |old, conversions| {
+                    propose(&resource, &target.subresource, &old.value, patch, options, conversions)
                 })
                 .await;
             let (Err(error), Patch::Apply(applied)) = (&changed, patch) else { return changed };
@@ -42,7 +43,8 @@ impl Registry {
             }
             let mut object = applied.clone();
             meta::metadata(&mut object)?.insert("name".to_owned(), Value::String(target.name.clone()));
-            let mut object = fields::apply(&resource, "", None, &object, options)?;
+            // Of what is not there nobody has noted anything in another version.
+            let mut object = fields::apply(&resource, "", None, &object, options, &Conversions::default())?;
             let warnings = recheck(&resource, &mut object, options)?;
             match self.create_once(target, object, options, true).await {
                 // Somebody was faster: apply to theirs.
@@ -107,9 +109,10 @@ fn propose(
     old: &Value,
     patch: &Patch,
     options: &WriteOptions,
+    conversions: &Conversions,
 ) -> Result<Proposal, ApiError> {
     if let Patch::Apply(applied) = patch {
-        let mut object = fields::apply(resource, subresource, Some(old), applied, options)?;
+        let mut object = fields::apply(resource, subresource, Some(old), applied, options, conversions)?;
         let warnings = recheck(resource, &mut object, options)?;
         let revision = meta::sent_revision(applied)?;
         return Ok(Proposal { object, revision, applied: true, warnings });

@@ -35,7 +35,7 @@ impl Registry {
         let revision = meta::sent_revision(binding)?;
         let annotations = binding.annotations().cloned();
         let labels = binding.labels().cloned();
-        self.change(&pod, options, Part::Own, &mut |old| {
+        self.change(&pod, options, Part::Own, &mut |old, _| {
             let mut object = Value::clone(&old.value);
             if !uid.is_empty() && uid != meta::text(&object, "uid") {
                 return Err(conflict("the pod of the binding is another one by now".to_owned()));
@@ -109,7 +109,7 @@ impl Registry {
     /// Notes on the pod that it goes because somebody evicted it, which job controllers want to know.
     async fn mark_disrupted(&self, target: &Target, options: &WriteOptions) -> Result<(), ApiError> {
         let status = target.clone().below("status");
-        self.change(&status, options, Part::Own, &mut |old| {
+        self.change(&status, options, Part::Own, &mut |old, _| {
             let mut object = Value::clone(&old.value);
             set_condition(&mut object, "DisruptionTarget", "True");
             let conditions = object["status"]["conditions"].as_array_mut();
@@ -157,7 +157,7 @@ impl Registry {
         let name = budget.name.clone();
         let named = budgets.clone();
         let status = Target::new(budgets, target.namespace.clone(), name.clone()).below("status");
-        self.change(&status, options, Part::Own, &mut |old| {
+        self.change(&status, options, Part::Own, &mut |old, _| {
             let mut object = Value::clone(&old.value);
             let number = |field: &str| object.pointer(field).and_then(Value::as_i64).unwrap_or_default();
             if number("/status/observedGeneration") < number("/metadata/generation") {

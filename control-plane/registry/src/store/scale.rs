@@ -78,8 +78,9 @@ impl Registry {
         }
         let revision = meta::sent_revision(applied)?;
         let mut written = self
-            .change(target, options, Part::Object, &mut |old: &Arc<Object>| {
-                let object = fields::apply(&resource, "scale", Some(&old.value), &config, options)?;
+            .change(target, options, Part::Object, &mut |old: &Arc<Object>, conversions| {
+                let object =
+                    fields::apply(&resource, "scale", Some(&old.value), &config, options, conversions)?;
                 Ok(Proposal { object, revision, applied: true, warnings: Vec::new() })
             })
             .await?;
@@ -100,7 +101,7 @@ impl Registry {
         // The write is one of the object itself, so that its spec may change; the managers still see
         // that it came through the subresource.
         let mut written = self
-            .change(target, options, Part::Object, &mut |old: &Arc<Object>| {
+            .change(target, options, Part::Object, &mut |old: &Arc<Object>, _| {
                 let scale = change(&scale_of(&resource, &old.value)?)?;
                 let errors = resource.kind().validate_scale(&scale);
                 if !errors.is_empty() {

@@ -32,7 +32,7 @@ impl Registry {
     ) -> Result<Written, ApiError> {
         let resource = self.resource(&target.resource)?;
         let subresource = target.subresource.as_str();
-        self.change(target, options, Part::Given, &mut |old: &Arc<Object>| {
+        self.change(target, options, Part::Given, &mut |old: &Arc<Object>, _| {
             let object = with_part(resource.kind(), subresource, &old.value, sent)?;
             let revision = meta::sent_revision(sent)?;
             Ok(Proposal { object, revision, applied: false, warnings: Vec::new() })
@@ -48,14 +48,24 @@ impl Registry {
     ) -> Result<Written, ApiError> {
         let resource = self.resource(&target.resource)?;
         let subresource = target.subresource.as_str();
-        self.change(target, options, Part::Given, &mut |old: &Arc<Object>| {
+        self.change(target, options, Part::Given, &mut |old: &Arc<Object>, conversions| {
             let (mut sent, applied) = match patch {
                 Patch::Apply(config) => {
                     check_manager(config, options)?;
                     check_kind(config, resource.gvk())?;
                     check_place(config, target)?;
                     let config = only_part(subresource, config);
-                    (fields::apply(&resource, subresource, Some(&old.value), &config, options)?, true)
+                    (
+                        fields::apply(
+                            &resource,
+                            subresource,
+                            Some(&old.value),
+                            &config,
+                            options,
+                            conversions,
+                        )?,
+                        true,
+                    )
                 }
                 _ => (patched(&resource, &old.value, patch)?, false),
             };
@@ -78,7 +88,7 @@ impl Registry {
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
         let revision = meta::sent_revision(&definition)?;
-        self.change(target, options, Part::Own, &mut |_| {
+        self.change(target, options, Part::Own, &mut |_, _| {
             Ok(Proposal { object: definition.clone(), revision, applied: false, warnings: Vec::new() })
         })
         .await

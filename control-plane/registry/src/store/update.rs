@@ -14,6 +14,7 @@ use skep_storage::Revision;
 
 use super::admit::Write;
 use super::commit::{self, Committed};
+use super::conversions::Conversions;
 use super::create::check_place;
 use super::fields::own;
 use super::read::find;
@@ -69,8 +70,9 @@ impl Registry {
         match target.subresource.as_str() {
             "" => {
                 self.must_name_version(target, &object)?;
-                let changed =
-                    self.change(target, options, Part::Object, &mut |_| Proposal::sent(object.clone())).await;
+                let changed = self
+                    .change(target, options, Part::Object, &mut |_, _| Proposal::sent(object.clone()))
+                    .await;
                 match changed {
                     Err(error) if error.is_not_found() && self.creates_on_update(target) => {
                         self.create(target, object, options).await
@@ -79,7 +81,7 @@ impl Registry {
                 }
             }
             "status" => {
-                self.change(target, options, Part::Status, &mut |_| Proposal::sent(object.clone())).await
+                self.change(target, options, Part::Status, &mut |_, _| Proposal::sent(object.clone())).await
             }
             "scale" => self.update_scale(target, &object, options).await,
             "finalize" => self.finalize(target, &object, options).await,
@@ -110,14 +112,20 @@ impl Registry {
         target: &Target,
         options: &WriteOptions,
         part: Part,
-        propose: &mut (dyn FnMut(&Arc<Object>) -> Result<Proposal, ApiError> + Send),
+        propose: &mut (dyn FnMut(&Arc<Object>, &Conversions) -> Result<Proposal, ApiError> + Send),
     ) -> Result<Written, ApiError> {
         let resource = self.resource(&target.resource)?;
         let write = Write { resource: &resource, target, options };
         for _ in 0..RETRIES {
             self.consistent().await?;
             let old = find(&resource, target).await?;
-            let proposal = propose(&old)?;
+            let conversions = Conversions::default();
+            let proposal = loop {
+                let proposal = propose(&old, &conversions);
+                if !conversions.resolve(&resource).await? {
+                    break proposal?;
+                }
+            };
             let conditional = proposal.revision != 0 && proposal.revision != old.revision;
             let foreign_uid = meta::text(&proposal.object, "uid");
             let stored_uid = meta::text(&old.value, "uid");
@@ -177,7 +185,7 @@ impl Registry {
         }
         set_resource_version(&mut new, old.revision);
         if !applied {
-            new = own(write, Some(&old.value), new);
+            new = own(write, Some(&old.value), new).await;
         }
         warnings.extend(match part {
             Part::Object => kind.warnings(&new, Some(&old.value)),

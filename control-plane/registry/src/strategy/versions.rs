@@ -1,7 +1,7 @@
 //! The versions of a kind, for the fields that managers have noted in them.
 //!
 //! Built-in kinds of several versions convert by their rows; a custom resource without conversion is the same in
-//! all its versions. Where a webhook converts, every manager is compared in the version of the request.
+//! all its versions. Where a webhook converts, what it has made so far is looked up.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use skep_machinery::apply::{Types, Versions};
 use super::{Kind, KindRow, Storage};
 use crate::custom::{Conversion, Definition};
 use crate::kinds;
+use crate::store::Conversions;
 
 /// Rows that share what is stored.
 #[derive(Debug)]
@@ -22,9 +23,16 @@ struct Rows(&'static KindRow);
 #[derive(Debug)]
 struct Alike(Arc<Definition>);
 
+/// The versions of a custom resource between which a webhook converts.
+#[derive(Debug)]
+struct Asked<'c> {
+    alike: Alike,
+    conversions: &'c Conversions,
+}
+
 impl Kind {
-    /// Its other versions, when there are some that can be seen without asking a webhook.
-    pub(crate) fn versions(&self) -> Option<Box<dyn Versions + '_>> {
+    /// Its other versions, when there are some. What a webhook must convert is found in `conversions`, or missed there.
+    pub(crate) fn versions<'v>(&'v self, conversions: &'v Conversions) -> Option<Box<dyn Versions + 'v>> {
         match self {
             Self::BuiltIn(row) => {
                 let alike = kinds::TABLE.iter().filter(|other| stored_at(other) == stored_at(row));
@@ -32,9 +40,14 @@ impl Kind {
             }
             Self::Custom(custom) => {
                 let definition = custom.definition();
-                let plain = matches!(definition.conversion, Conversion::None);
-                (plain && definition.versions.len() > 1)
-                    .then(|| Box::new(Alike(Arc::clone(definition))) as Box<dyn Versions>)
+                if definition.versions.len() < 2 {
+                    return None;
+                }
+                let alike = Alike(Arc::clone(definition));
+                Some(match definition.conversion {
+                    Conversion::None => Box::new(alike),
+                    Conversion::Webhook { .. } => Box::new(Asked { alike, conversions }),
+                })
             }
         }
     }
@@ -87,5 +100,17 @@ impl Versions for Alike {
             Value::Null => Types::Deduced,
             schema => Types::OpenApi(schema),
         })
+    }
+}
+
+impl Versions for Asked<'_> {
+    fn convert(&self, object: &Value, api_version: &str) -> Option<Value> {
+        // A version that is no more is not missed: what was noted in it counts for nothing.
+        self.alike.0.version_of(api_version)?;
+        self.conversions.find(object, api_version)
+    }
+
+    fn types(&self, api_version: &str) -> Option<Types<'_>> {
+        self.alike.types(api_version)
     }
 }
