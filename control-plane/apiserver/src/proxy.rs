@@ -43,6 +43,15 @@ pub(crate) async fn handle(call: &Call<'_>, body: Body) -> Result<Answer, ApiErr
     if subresource != "proxy" && call.request.rest.is_some() {
         return Err(ApiError::no_such_path());
     }
+    // Another method would be another right: who may update or delete `pods/exec` may not run anything.
+    let served: &[Method] = match subresource {
+        "exec" | "attach" | "portforward" => &[Method::GET, Method::POST],
+        "log" => &[Method::GET, Method::HEAD],
+        _ => &[],
+    };
+    if !served.is_empty() && !served.contains(&call.method) {
+        return Err(ApiError::method_not_supported(&call.row.gvr(), call.method.as_str()));
+    }
     if matches!(subresource, "exec" | "attach" | "portforward") {
         may_create(call).await?;
     }
@@ -64,9 +73,6 @@ pub(crate) async fn handle(call: &Call<'_>, body: Body) -> Result<Answer, ApiErr
         };
         let target = target::find(call, rest).await?;
         return target.send(call, body).await;
-    }
-    if subresource == "log" && !matches!(call.method, Method::GET | Method::HEAD) {
-        return Err(ApiError::method_not_supported(&call.row.gvr(), call.method.as_str()));
     }
     if subresource == "log" && is_websocket(call.headers) {
         // The kubelet is asked for plain text; the frames are made here.

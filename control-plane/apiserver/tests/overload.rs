@@ -74,6 +74,14 @@ async fn a_watcher_that_does_not_read_stalls_nobody() {
     let maps = GroupVersionResource::new("", "v1", "configmaps");
     let resource = listening.server.api.registry().resource(&maps).expect("a resource").clone();
     assert_eq!(resource.watchers(), 1);
+    // One that reads, of another form.
+    let mut eager = TcpStream::connect(listening.address).await.expect("connected");
+    let head = format!(
+        "GET {MAPS}?watch=1&resourceVersion=0 HTTP/1.1\r\n\
+         Accept: application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+    );
+    ask(&mut eager, &head).await;
+    read_until(&mut eager, "\r\n\r\n").await;
     let text = "x".repeat(1 << 20);
     let begun = Instant::now();
     let mut slowest = Duration::ZERO;
@@ -81,12 +89,15 @@ async fn a_watcher_that_does_not_read_stalls_nobody() {
         let one = Instant::now();
         let map = json!({"metadata": {"name": format!("m{index}")}, "data": {"text": text}});
         assert_eq!(listening.server.send("POST", MAPS, Some(map)).await.0, 201);
+        let told = read_until(&mut eager, "\n\r\n");
+        let told = tokio::time::timeout(Duration::from_secs(20), told).await.expect("told of at once");
+        assert!(told.contains(&format!("\"name\":\"m{index}\"")), "{told}");
         slowest = slowest.max(one.elapsed());
-        if resource.watchers() == 0 {
+        if resource.watchers() == 1 {
             break;
         }
     }
-    assert_eq!(resource.watchers(), 0, "dropped after {:?}", begun.elapsed());
+    assert_eq!(resource.watchers(), 1, "dropped after {:?}", begun.elapsed());
     assert!(slowest < Duration::from_secs(5), "a write took {slowest:?}");
 }
 
@@ -201,8 +212,16 @@ async fn the_plain_limits_hold_without_priority_and_fairness() {
     let held = tokio::spawn(tower::ServiceExt::oneshot(server.router.clone(), request));
     tokio::time::sleep(Duration::from_millis(100)).await;
     let map = json!({"metadata": {"name": "a"}});
-    let (status, answer) = server.send("POST", MAPS, Some(map.clone())).await;
-    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS, "{answer}");
+    let request = Request::post(MAPS).header("content-type", "application/json");
+    let answer = server.raw(request.body(Body::from(map.to_string())).expect("a request")).await;
+    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(answer.headers()["retry-after"], "1");
+    let answer = answer.into_body().collect().await.expect("a body").to_bytes();
+    let answer: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
+    assert_eq!(
+        (&answer["reason"], &answer["details"]["retryAfterSeconds"]),
+        (&json!("TooManyRequests"), &json!(1))
+    );
     assert_eq!(server.send("GET", MAPS, None).await.0, 200, "reads have a limit of their own");
     assert_eq!(held.await.expect("no panic").expect("infallible").status(), 504);
     assert_eq!(server.send("POST", MAPS, Some(map)).await.0, 201);
