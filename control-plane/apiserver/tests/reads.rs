@@ -1,6 +1,5 @@
 //! Reads over HTTP: every combination of a resource version and what it is to mean, pages, watches and their
 //! beginnings and ends, shapes and encodings; and writes that are only tried.
-#![expect(clippy::needless_pass_by_value, reason = "fixtures are written where they are passed")]
 
 use std::time::Duration;
 

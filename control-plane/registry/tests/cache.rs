@@ -122,6 +122,7 @@ async fn open(registry: &Registry, filter: &Filter, revision: u64) -> Result<Str
         resource_version: Some(revision),
         bookmarks: true,
         initial_events: None,
+        ..WatchOptions::default()
     };
     registry.watch(&core("configmaps", "", ""), &options).await.map_err(|error| error.reason)
 }

@@ -280,7 +280,7 @@ async fn tries(server: &Server) -> Vec<Try> {
             "PUT",
             format!("{CSRS}/csr/approval"),
             object(&format!("{CSRS}/csr"), |csr| {
-                csr["status"]["conditions"] = json!([{"type": "Approved", "status": "True", "reason": "r"}])
+                csr["status"]["conditions"] = json!([{"type": "Approved", "status": "True", "reason": "r"}]);
             })
             .await,
             200,

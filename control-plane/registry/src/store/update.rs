@@ -50,6 +50,9 @@ pub(super) struct Proposal {
     pub(super) warnings: Vec<String>,
 }
 
+/// Makes a proposal of a stored object, which counts once it has missed no conversion.
+pub(super) type Propose<'a> = dyn FnMut(&Arc<Object>, &Conversions) -> Result<Proposal, ApiError> + Send + 'a;
+
 impl Proposal {
     /// An object as a client sent it.
     pub(super) fn sent(object: Value) -> Result<Self, ApiError> {
@@ -112,7 +115,7 @@ impl Registry {
         target: &Target,
         options: &WriteOptions,
         part: Part,
-        propose: &mut (dyn FnMut(&Arc<Object>, &Conversions) -> Result<Proposal, ApiError> + Send),
+        propose: &mut Propose<'_>,
     ) -> Result<Written, ApiError> {
         let resource = self.resource(&target.resource)?;
         let write = Write { resource: &resource, target, options };
