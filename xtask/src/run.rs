@@ -91,9 +91,9 @@ pub(crate) fn bench(name: &str, options: &[String]) -> Result<()> {
             packages::setup(true)?;
             ebpf::build()?;
         }
-        // Needs etcd and no root.
-        "apiserver" => packages::setup(true)?,
-        _ => bail!("no benchmark {name}; there are: apiserver, service-path, services"),
+        // Without programs.
+        "apiserver" | "dns" => packages::setup(true)?,
+        _ => bail!("no benchmark {name}; there are: apiserver, dns, service-path, services"),
     }
     run(cargo().args(["bench", "--package", "skep-tests", "--bench", name, "--"]).args(options))
 }
