@@ -5,6 +5,7 @@
 mod bench;
 mod errors;
 mod exchange;
+mod full;
 mod helper;
 mod node_port;
 mod packets;

@@ -166,7 +166,7 @@ impl Drop for Net {
 }
 
 /// One request over TCP from inside a namespace.
-fn tcp(namespace: &Path, to: &'static str) -> String {
+pub(crate) fn tcp(namespace: &Path, to: &'static str) -> String {
     inside(namespace, move || {
         let to = to.parse().expect("an address");
         let mut stream = match TcpStream::connect_timeout(&to, Duration::from_secs(3)) {
