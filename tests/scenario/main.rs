@@ -7,6 +7,7 @@
 
 mod api;
 mod check;
+mod ipv6;
 mod probe;
 mod script;
 mod world;
@@ -15,12 +16,13 @@ use std::{path::Path, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use script::Scenario;
+use serde_json::Value;
 use skep_service_proxy::ProxyMode;
 use skep_tests::require;
 use world::World;
 
-/// All scenarios, by file name.
-fn scenarios() -> Result<Vec<(String, Scenario)>> {
+/// All scenarios, by file name, each as it is written and as it is read.
+fn scenarios() -> Result<Vec<(String, Value, Scenario)>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let mut found = Vec::new();
     for entry in std::fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
@@ -28,37 +30,44 @@ fn scenarios() -> Result<Vec<(String, Scenario)>> {
         if path.extension().is_some_and(|end| end == "yaml") {
             let text = std::fs::read_to_string(&path)?;
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let scenario = serde_yaml::from_str(&text).with_context(|| path.display().to_string())?;
-            found.push((name, scenario));
+            let written: Value = serde_yaml::from_str(&text).with_context(|| path.display().to_string())?;
+            let read = serde_yaml::from_str(&text).with_context(|| path.display().to_string())?;
+            found.push((name, written, read));
         }
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
 }
 
-/// Runs every scenario against one back end and prints a table.
+/// Runs every scenario against one back end, over IPv4 and over IPv6, and prints a table.
 fn run_all(mode: ProxyMode) -> Result<()> {
-    let mut scenarios = scenarios()?;
+    let mut scenarios: Vec<(String, Scenario)> = Vec::new();
+    for (name, written, read) in self::scenarios()? {
+        let twin = ipv6::twin(&written, mode).with_context(|| name.clone())?;
+        scenarios.extend(twin.map(|twin| (format!("{name} (IPv6)"), twin)));
+        scenarios.push((name, read));
+    }
+    scenarios.sort_by(|a, b| a.0.cmp(&b.0));
     let only = std::env::var("SKEP_SCENARIO").ok();
     scenarios
         .retain(|(name, _)| only.as_ref().is_none_or(|only| only.split(',').any(|only| name.contains(only))));
     ensure!(!scenarios.is_empty(), "no scenarios");
     let mut world = World::new(mode)?;
     let mut failures = Vec::new();
-    println!("{:<44} {:<9} {:>6}  RESULT", "SCENARIO", "MODE", "MS");
+    println!("{:<48} {:<9} {:>6}  RESULT", "SCENARIO", "MODE", "MS");
     for (name, scenario) in &scenarios {
         let started = Instant::now();
         let result = if scenario.modes.as_ref().is_some_and(|modes| !modes.iter().any(|m| m == mode.name())) {
-            println!("{name:<44} {mode:<9} {:>6}  not for this mode", "-");
+            println!("{name:<48} {mode:<9} {:>6}  not for this mode", "-");
             continue;
         } else {
             world.run(scenario)
         };
         let took = started.elapsed().as_millis();
         match result {
-            Ok(()) => println!("{name:<44} {mode:<9} {took:>6}  ok"),
+            Ok(()) => println!("{name:<48} {mode:<9} {took:>6}  ok"),
             Err(error) => {
-                println!("{name:<44} {mode:<9} {took:>6}  FAILED: {error:#}");
+                println!("{name:<48} {mode:<9} {took:>6}  FAILED: {error:#}");
                 failures.push(format!("{name}: {error:#}"));
             }
         }
@@ -79,7 +88,7 @@ fn run_all(mode: ProxyMode) -> Result<()> {
 fn every_line_of_the_checklist_is_held() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let table = std::fs::read_to_string(root.join("scenarios/README.md"))?;
-    for (name, scenario) in scenarios()? {
+    for (name, _, scenario) in scenarios()? {
         ensure!(!scenario.holds.is_empty(), "{name} holds nothing: say what of checklist.txt it is for");
         for id in scenario.holds.iter().filter(|id| id.starts_with("KP-")) {
             let row = table.lines().find(|line| line.starts_with(&format!("| {id} |")));
