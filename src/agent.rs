@@ -93,6 +93,9 @@ pub(crate) struct NodeOptions {
     /// Where node ports are served: primary, localhost, all or networks; everywhere by default.
     #[arg(long, value_delimiter = ',', value_name = "WHERE")]
     pub(crate) nodeport_addresses: Vec<NodePortAddress>,
+    /// Let processes of this node bind ports that are node ports of services; they would get no connection.
+    #[arg(long)]
+    pub(crate) free_node_ports: bool,
     /// Give all that goes to a cluster IP the node's address; services are then translated by rules.
     #[arg(long)]
     pub(crate) masquerade_all: bool,
@@ -140,6 +143,7 @@ impl NodeOptions {
         ProxyOptions {
             node_port_addresses: self.nodeport_addresses.clone(),
             masquerade_all: self.masquerade_all,
+            free_node_ports: self.free_node_ports,
             timeouts: TimeoutOptions {
                 tcp_established: seconds(self.conntrack_tcp_timeout_established),
                 udp: seconds(self.conntrack_udp_timeout),

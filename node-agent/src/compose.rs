@@ -123,6 +123,7 @@ async fn start(
         directory: Directory::default(),
         pulls: Default::default(),
         metrics,
+        data_plane: data_plane.clone(),
         node: NodeSettings {
             ips: config.node_ips.clone(),
             facts: machine.node_facts(),
@@ -221,6 +222,7 @@ async fn load_data_plane(config: &AgentConfig, pods_only: bool) -> Result<Arc<Da
         cgroup: config.cgroup.as_ref().map(|c| Path::new(c.trim_matches('/')).to_path_buf()),
         map_memory: config.map_memory,
         pods_only,
+        free_node_ports: config.proxy_options.free_node_ports,
         ..LoadOptions::default()
     };
     // Loading compiles for the kernel: hundreds of milliseconds of CPU.

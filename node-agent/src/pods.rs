@@ -16,6 +16,7 @@ mod pulls;
 mod record;
 mod report;
 mod request;
+mod sockets;
 mod worker;
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc};
@@ -23,6 +24,7 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc};
 use k8s_openapi::api::core::v1::Service;
 use skep_agent_core::{fields::NodeFacts, files::ClusterDns};
 use skep_client::{Client, Store, events::Recorder};
+use skep_ebpf_loader::DataPlane;
 use skep_network::PodNetwork;
 use skep_runtime::Runtime;
 
@@ -43,6 +45,8 @@ pub(crate) struct Tools {
     pub directory: Directory,
     pub pulls: pulls::Pulls,
     pub metrics: Metrics,
+    /// The programs of sockets, where there are any.
+    pub data_plane: Option<Arc<DataPlane>>,
     pub node: NodeSettings,
 }
 
@@ -62,6 +66,11 @@ pub(crate) struct NodeSettings {
 impl NodeSettings {
     pub(crate) fn pod_folder(&self, uid: &str) -> PathBuf {
         self.pods_dir.join(uid)
+    }
+
+    /// Where the pods' network namespaces are pinned, by uid.
+    pub(crate) fn netns_dir(&self) -> PathBuf {
+        self.run_dir.join("netns")
     }
 
     pub(crate) fn pod_cgroup(&self, uid: &str) -> String {

@@ -16,6 +16,9 @@ pub struct ProxyOptions {
     pub masquerade_all: bool,
     /// How long flows live, where the sysctls shall not say it.
     pub timeouts: TimeoutOptions,
+    /// Whether processes of the node may bind ports that are node ports of services; by eBPF only, as rules cannot
+    /// forbid it.
+    pub free_node_ports: bool,
 }
 
 /// Some of the node's addresses.

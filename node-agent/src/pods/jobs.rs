@@ -21,6 +21,7 @@ use super::{
     handler::{Handler, Target},
     pulls::PullError,
     request::{self, RequestError, Surroundings},
+    sockets,
 };
 use crate::Error;
 
@@ -85,6 +86,13 @@ async fn set_up(tools: &SharedTools, pod: &Arc<Pod>) -> Result<Network, Error> {
         let request =
             PodRequest { uid: uid.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() };
         let attachment = tools.network.setup(&request).await?;
+        if sockets::opts_out(pod)
+            && let Err(error) = sockets::leave_alone(tools, attachment.netns.clone()).await
+        {
+            // The pod works without, only that services are translated before its packets exist.
+            let text = format!("services are translated at the pod's sockets all the same: {error}");
+            tools.recorder.about(&**pod, EventType::Warning, "SocketLoadBalancing", &text);
+        }
         (attachment.ips, Some(attachment.netns))
     };
     let sandbox = sandbox.await.map_err(|e| Error::Config(e.to_string()))??;
@@ -290,6 +298,7 @@ pub(super) async fn remove_all(tools: &SharedTools, uid: &str) -> Result<(), Err
             tools.directory.ended(&record.id);
         }
     }
+    sockets::forget(tools, uid).await?;
     tools.network.teardown(uid).await?;
     let (run, owned) = (tools.node.run_dir.clone(), uid.to_owned());
     tokio::task::spawn_blocking(move || sandbox::remove(&run, &owned))

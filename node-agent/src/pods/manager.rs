@@ -12,7 +12,7 @@ use tokio::{sync::watch, task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    SharedTools, jobs,
+    SharedTools, jobs, sockets,
     worker::{Wanted, Worker, of_pod},
 };
 use crate::Error;
@@ -44,6 +44,7 @@ impl Manager {
         let pods = self.store.list();
         let known: Vec<String> = pods.iter().filter_map(|p| p.metadata.uid.clone()).collect();
         self.tools.network.reconcile(&known).await?;
+        sockets::prune(&self.tools).await?;
         self.remove_orphans(&known).await?;
         loop {
             changes.borrow_and_update();

@@ -2,6 +2,7 @@
 
 mod peers;
 mod room;
+mod skip;
 mod stale;
 
 pub use peers::{Tunnel, TunnelRange};
@@ -23,7 +24,7 @@ use crate::kernel_map::KernelMap;
 use crate::links::{self, POD_HOOKS, UPLINK_HOOKS};
 use crate::migrate::Before;
 use crate::pins::{self, Pins};
-use crate::programs::{COLLECT, Programs};
+use crate::programs::{BIND_PROGRAMS, COLLECT, Programs, SOCKET_PROGRAMS, socket_programs};
 use crate::service_maps::{KernelServiceMaps, Prefix};
 use crate::sizes;
 use crate::sockets::Cookies;
@@ -47,6 +48,8 @@ pub struct LoadOptions {
     /// Leave services to someone else: the socket programs are not attached. What is pinned stays as it is until
     /// [`DataPlane::leave_services`].
     pub pods_only: bool,
+    /// Let processes of the node bind ports that are node ports of services.
+    pub free_node_ports: bool,
 }
 
 /// A pod's place on this node.
@@ -71,6 +74,7 @@ pub struct DataPlane {
     sockets: AtomicBool,
     cap: u64,
     cookies: Mutex<Cookies>,
+    free_node_ports: bool,
     object: Option<Vec<u8>>,
     endpoints: KernelMap<Addr, node::Endpoint>,
     keep_source: KernelMap<Prefix<Addr>, u32>,
@@ -109,7 +113,8 @@ impl DataPlane {
     /// # Errors
     /// When the build has no object, there is no cgroup v2, or the kernel refuses.
     pub fn load(options: LoadOptions) -> Result<Self> {
-        let LoadOptions { pin_dir, cgroup, map_sizes, map_memory, object, pods_only } = options;
+        let LoadOptions { pin_dir, cgroup, map_sizes, map_memory, object, pods_only, free_node_ports } =
+            options;
         let pins = Pins { root: pin_dir };
         let cgroup = pins::cgroup(cgroup.as_deref())?;
         pins.prepare()?;
@@ -125,7 +130,10 @@ impl DataPlane {
             plane_node.put(&0, &fresh_node())?;
         }
         if !pods_only {
-            links::attach_sockets(&programs, &pins, &cgroup)?;
+            links::attach_sockets(&programs, &pins, &cgroup, socket_programs(free_node_ports))?;
+            if free_node_ports {
+                links::detach_sockets(&pins, BIND_PROGRAMS)?;
+            }
         }
         links::refresh_interfaces(&mut programs, &pins)?;
         before.end(&pins, carried)?;
@@ -141,6 +149,7 @@ impl DataPlane {
             sockets: AtomicBool::new(!pods_only),
             cap: map_memory.unwrap_or_else(sizes::usual_cap),
             cookies: Mutex::default(),
+            free_node_ports,
             object,
         })
     }
@@ -163,6 +172,11 @@ impl DataPlane {
     fn tables(&self) -> Arc<KernelServiceMaps> {
         // Replacing the handle leaves no half state behind that a panic could expose.
         Arc::clone(&self.services.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Attaches the programs of sockets, or swaps them into their links.
+    fn attach_sockets(&self, programs: &Programs) -> Result<()> {
+        links::attach_sockets(programs, &self.pins, &self.cgroup, socket_programs(self.free_node_ports))
     }
 
     fn serves_sockets(&self) -> bool {
@@ -282,7 +296,7 @@ impl DataPlane {
         let all = frontends.chain(sets).chain(slots).chain(affinity).chain(ranges).chain(backends);
         self.tables().apply_all(&all.collect::<Vec<Change>>()).1?;
         self.sockets.store(false, Ordering::Relaxed);
-        links::detach_sockets(&self.pins)
+        links::detach_sockets(&self.pins, SOCKET_PROGRAMS)
     }
 
     /// Takes services back from the packet filter, once the tables are full.

@@ -12,7 +12,7 @@ use aya::util::KernelVersion;
 
 use crate::error::{Error, Result};
 use crate::pins::Pins;
-use crate::programs::{HOST_OUT, POD_IN, Programs, SOCKET_PROGRAMS, TUNNEL_IN, TUNNEL_OUT, UPLINK_IN};
+use crate::programs::{HOST_OUT, POD_IN, Programs, TUNNEL_IN, TUNNEL_OUT, UPLINK_IN};
 use crate::sys;
 
 /// Which way packets pass a tc program.
@@ -74,12 +74,17 @@ pub(crate) fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 
-/// Attaches the socket programs at `cgroup`, or swaps them into the links that are there.
-pub(crate) fn attach_sockets(programs: &Programs, pins: &Pins, cgroup: &Path) -> Result<()> {
+/// Attaches programs of sockets at `cgroup`, or swaps them into the links that are there.
+pub(crate) fn attach_sockets(
+    programs: &Programs,
+    pins: &Pins,
+    cgroup: &Path,
+    which: &[(&'static str, u32)],
+) -> Result<()> {
     let folder = fs::File::open(cgroup).map_err(Error::on(format!("opening cgroup {}", cgroup.display())))?;
     // The kernel's id of a cgroup is the inode number of its folder.
     let id = folder.metadata().map_err(Error::on(format!("describing cgroup {}", cgroup.display())))?.ino();
-    for (name, attach_type) in SOCKET_PROGRAMS {
+    for &(name, attach_type) in which {
         let pin = pins.links().join(name.trim_start_matches("skep_"));
         let program = programs.fd(name)?;
         adopt_or_create(
@@ -94,9 +99,9 @@ pub(crate) fn attach_sockets(programs: &Programs, pins: &Pins, cgroup: &Path) ->
     Ok(())
 }
 
-/// Detaches the socket programs; not attached is success.
-pub(crate) fn detach_sockets(pins: &Pins) -> Result<()> {
-    for (name, _) in SOCKET_PROGRAMS {
+/// Detaches programs of sockets; not attached is success.
+pub(crate) fn detach_sockets(pins: &Pins, which: &[(&'static str, u32)]) -> Result<()> {
+    for (name, _) in which {
         let pin = pins.links().join(name.trim_start_matches("skep_"));
         match fs::remove_file(&pin) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -37,8 +37,8 @@ pub(crate) const PINNED_MAPS: [&str; 19] = [
     "counters",
 ];
 
-/// A cgroup program: its name and the kernel's number of its hook.
-pub(crate) const SOCKET_PROGRAMS: [(&str, u32); 9] = [
+/// The cgroup programs: their names and the kernel's numbers of their hooks. The last two keep node ports for services.
+pub(crate) const SOCKET_PROGRAMS: &[(&str, u32)] = &[
     ("skep_connect4", 10),
     ("skep_connect6", 11),
     ("skep_sendmsg4", 14),
@@ -48,7 +48,17 @@ pub(crate) const SOCKET_PROGRAMS: [(&str, u32); 9] = [
     ("skep_getpeername4", 29),
     ("skep_getpeername6", 30),
     ("skep_release", 34),
+    ("skep_bind4", 8),
+    ("skep_bind6", 9),
 ];
+
+/// Those that keep node ports for services.
+pub(crate) const BIND_PROGRAMS: &[(&str, u32)] = SOCKET_PROGRAMS.split_at(9).1;
+
+/// Those to attach.
+pub(crate) fn socket_programs(free_node_ports: bool) -> &'static [(&'static str, u32)] {
+    if free_node_ports { SOCKET_PROGRAMS.split_at(9).0 } else { SOCKET_PROGRAMS }
+}
 
 /// What comes in over an uplink.
 pub(crate) const UPLINK_IN: &str = "skep_uplink_in";

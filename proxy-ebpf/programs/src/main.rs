@@ -2,6 +2,7 @@
 //!
 //! Entry points, each in the module named:
 //! - `socket`: connect, sendmsg, recvmsg and getpeername of both families; a virtual address becomes a backend once.
+//! - `bind`: keeps node ports for services.
 //! - `hooks`: tc programs of the uplink (both ways) and of the host's end of a pod's interface pair.
 //! - `tunnel`: tc programs of the device that leads to nodes on other segments.
 //! - `collect`: walks the flows and removes those that are over; run by user space through a test run.
@@ -13,6 +14,7 @@
 #![no_std]
 #![no_main]
 
+mod bind;
 mod collect;
 mod count;
 mod flows;

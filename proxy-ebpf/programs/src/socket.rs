@@ -28,22 +28,30 @@ static HAS_SET_RETVAL: u32 = 0;
 #[unsafe(no_mangle)]
 static NODE_NETNS: u64 = 0;
 
-const PASS: i32 = 1;
+/// The verdict of a call that goes on.
+pub const PASS: i32 = 1;
 const REFUSE: i32 = 0;
 const ECONNREFUSED: i32 = 111;
-const LOOPBACK_V4: Addr = Addr::v4(0x7f00_0001_u32.to_be());
-const LOOPBACK_V6: Addr = Addr::v6([0, 0, 0, 1_u32.to_be()]);
+/// 127.0.0.1.
+pub const LOOPBACK_V4: Addr = Addr::v4(0x7f00_0001_u32.to_be());
+/// ::1.
+pub const LOOPBACK_V6: Addr = Addr::v6([0, 0, 0, 1_u32.to_be()]);
 
 /// The four forms of an address in the context, behind one face.
 #[derive(Clone, Copy)]
-enum Family {
+pub enum Family {
+    /// An IPv4 socket.
     V4,
+    /// An IPv6 socket, which may speak IPv4 under mapped addresses.
     V6,
 }
 
-struct Socket {
-    raw: *mut bpf_sock_addr,
-    family: Family,
+/// A socket address in a hook.
+pub struct Socket {
+    /// The context.
+    pub raw: *mut bpf_sock_addr,
+    /// Of the hook.
+    pub family: Family,
 }
 
 impl Socket {
@@ -52,8 +60,9 @@ impl Socket {
         Self { raw: ctx.as_ptr().cast(), family }
     }
 
+    /// The address.
     #[inline(always)]
-    fn addr(&self) -> Addr {
+    pub fn addr(&self) -> Addr {
         // SAFETY: the context is valid for the program's life; the verifier allows whole-word reads of these fields.
         unsafe {
             match self.family {
@@ -68,14 +77,16 @@ impl Socket {
         }
     }
 
+    /// The port.
     #[inline(always)]
-    fn port_be(&self) -> u16 {
+    pub fn port_be(&self) -> u16 {
         // SAFETY: as above. The port is in the low half, in network byte order.
         unsafe { core::ptr::read_volatile(&raw const (*self.raw).user_port) as u16 }
     }
 
+    /// The transport protocol's number.
     #[inline(always)]
-    fn protocol(&self) -> u8 {
+    pub fn protocol(&self) -> u8 {
         // SAFETY: as above.
         unsafe { core::ptr::read_volatile(&raw const (*self.raw).protocol) as u8 }
     }
@@ -86,8 +97,9 @@ impl Socket {
         unsafe { bpf_get_socket_cookie(self.raw.cast()) }
     }
 
+    /// The cookie of the socket's network namespace.
     #[inline(always)]
-    fn namespace(&self) -> u64 {
+    pub fn namespace(&self) -> u64 {
         // SAFETY: the helper takes the context.
         unsafe { bpf_get_netns_cookie(self.raw.cast()) }
     }
@@ -175,7 +187,7 @@ fn translate(socket: &Socket, moment: Moment) -> i32 {
             Some(source) if may_come(frontend, &source) => {}
             _ => {
                 count(Counter::DropSourceRange);
-                return refuse();
+                return fail(ECONNREFUSED);
             }
         }
     }
@@ -190,7 +202,7 @@ fn translate(socket: &Socket, moment: Moment) -> i32 {
         Choice::Backend(_, backend) => backend,
         Choice::Empty(_) => {
             count(Counter::SocketNoBackend);
-            return refuse();
+            return fail(ECONNREFUSED);
         }
         Choice::Broken => {
             count(Counter::SocketInconsistent);
@@ -230,7 +242,7 @@ fn is_loopback(addr: &Addr) -> bool {
 
 /// Whether a network namespace is the node's own.
 #[inline(always)]
-fn is_node(namespace: u64) -> bool {
+pub fn is_node(namespace: u64) -> bool {
     // SAFETY: a plain read; volatile, since the loader fills the value in after compilation.
     let node = unsafe { core::ptr::read_volatile(&raw const NODE_NETNS) };
     if node != 0 {
@@ -257,12 +269,13 @@ fn remember(key: ReverseKey, reverse: &Reverse) {
     }
 }
 
+/// The verdict of a call that fails; with this error where the kernel lets us choose.
 #[inline(always)]
-fn refuse() -> i32 {
+pub fn fail(error: i32) -> i32 {
     // SAFETY: a plain read; volatile, since the loader fills the value in after compilation.
     if unsafe { core::ptr::read_volatile(&raw const HAS_SET_RETVAL) } != 0 {
         // SAFETY: the helper has no preconditions in this hook.
-        unsafe { bpf_set_retval(-ECONNREFUSED) };
+        unsafe { bpf_set_retval(-error) };
     }
     REFUSE
 }

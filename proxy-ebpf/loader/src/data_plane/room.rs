@@ -88,7 +88,7 @@ impl DataPlane {
     /// Puts programs into every link.
     fn swap(&self, programs: &mut Programs) -> Result<()> {
         if self.serves_sockets() {
-            links::attach_sockets(programs, &self.pins, &self.cgroup)?;
+            self.attach_sockets(programs)?;
         }
         links::refresh_interfaces(programs, &self.pins)
     }

@@ -60,6 +60,13 @@ impl Kept {
                 let (length, from) = socket.recv_from(&mut buffer)?;
                 Ok(format!("{} {from}", String::from_utf8_lossy(&buffer[..length])))
             }
+            ["bind", protocol, at] => {
+                match protocol {
+                    "tcp" => drop(std::net::TcpListener::bind(at)?),
+                    _ => drop(UdpSocket::bind(at)?),
+                }
+                Ok("bound".to_owned())
+            }
             ["keep-tcp", name, to] => {
                 self.tcp.insert(name.to_owned(), connect(to)?);
                 Ok("kept".to_owned())

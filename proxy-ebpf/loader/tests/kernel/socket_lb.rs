@@ -2,6 +2,7 @@
 
 use skep_ebpf_abi::service::{Frontend, FrontendKey, Set};
 use skep_ebpf_abi::{TCP, UDP};
+use skep_ebpf_loader::LoadOptions;
 use skep_ebpf_loader::sockets::Gone;
 use skep_ebpf_loader::tables::Change;
 
@@ -185,4 +186,72 @@ fn a_translated_connect_costs_little() {
     let usage = plane.usage().expect("the usage");
     let connected = usage.iter().find(|(name, ..)| *name == "connected").expect("the map");
     assert_eq!(connected.1, 0, "closed sockets leave nothing behind");
+}
+
+#[test]
+fn a_namespace_that_opted_out_is_left_alone_until_it_opts_in_or_goes() {
+    if !possible("a_namespace_that_opted_out_is_left_alone_until_it_opts_in_or_goes") {
+        return;
+    }
+    let place = box_with_backends("skip");
+    let plane = place.load();
+    put_service(plane.services(), 1, "10.96.9.9:80", TCP, &BACKENDS[..1], 0);
+    let mut client = place.client();
+    let mut is_translated = || client.ask("tcp 10.96.9.9:80").starts_with("b0 ");
+    assert!(is_translated());
+    plane.skip_sockets(&place.namespace(), true).expect("it opts out");
+    plane.skip_sockets(&place.namespace(), true).expect("again");
+    assert!(!is_translated());
+    plane.keep_skipped(&[place.namespace()]).expect("it is still there");
+    assert!(!is_translated());
+    plane.skip_sockets(&place.namespace(), false).expect("it opts in");
+    assert!(is_translated());
+    plane.skip_sockets(&place.namespace(), true).expect("it opts out");
+    plane.keep_skipped(&[]).expect("it is gone");
+    assert!(is_translated());
+    plane.skip_sockets(std::path::Path::new("/run/netns/nobody"), true).expect("nothing to leave alone");
+}
+
+#[test]
+fn the_node_cannot_bind_a_node_port_and_pods_can() {
+    if !possible("the_node_cannot_bind_a_node_port_and_pods_can") {
+        return;
+    }
+    let place = box_with_backends("bind");
+    let plane = place.load_inside(place.options());
+    let addresses = ["10.244.9.1", "127.0.0.1", "fd00:10::1", "::1"];
+    plane
+        .set_node_addresses(&addresses.map(|text| text.parse().expect("an address")))
+        .expect("the addresses");
+    for (set, address) in [(1, "127.0.0.1"), (2, "10.244.9.1"), (3, "[::1]")] {
+        for protocol in [TCP, UDP] {
+            let at = format!("{address}:30080");
+            put_service(plane.services(), set, &at, protocol, &BACKENDS[..1], 0);
+            let at: std::net::SocketAddr = at.parse().expect("an address");
+            let key = FrontendKey::new(at.ip().into(), 30080u16.to_be(), protocol);
+            let flags = skep_ebpf_abi::service::frontend::NODE_PORT;
+            let value = Frontend { external_set: set, internal_set: set, flags };
+            plane.services().apply(&Change::PutFrontend(key, value)).expect("the map accepts");
+        }
+    }
+    let mut node = place.client();
+    for at in
+        ["0.0.0.0:30080", "127.0.0.1:30080", "10.244.9.1:30080", "[::]:30080", "[::ffff:10.244.9.1]:30080"]
+    {
+        for protocol in ["tcp", "udp"] {
+            let answer = node.ask(&format!("bind {protocol} {at}"));
+            assert!(answer.contains("EADDRINUSE") || answer.contains("EPERM"), "{protocol} {at}: {answer}");
+        }
+    }
+    for at in ["0.0.0.0:30081", "127.0.0.1:0", "10.244.9.2:30080"] {
+        assert_eq!(node.ask(&format!("bind tcp {at}")), "bound", "{at}");
+    }
+    // Programs that think another namespace the node's take this one for a pod's.
+    drop(plane);
+    drop(place.load());
+    assert_eq!(node.ask("bind tcp 0.0.0.0:30080"), "bound");
+    drop(place.load_inside(LoadOptions { free_node_ports: true, ..place.options() }));
+    assert_eq!(node.ask("bind tcp 0.0.0.0:30080"), "bound");
+    drop(place.load_inside(place.options()));
+    assert!(!node.ask("bind tcp 0.0.0.0:30080").contains("bound"));
 }

@@ -69,12 +69,17 @@ impl TestBox {
             map_memory: None,
             object: None,
             map_sizes: ["affinity", "reverse"].map(|name| (name.to_owned(), 4096)).into(),
-            pods_only: false,
+            ..LoadOptions::default()
         }
     }
 
     pub(crate) fn load(&self) -> DataPlane {
         DataPlane::load(self.options()).expect("the data plane loads")
+    }
+
+    /// As a node loads it: from inside its network namespace, which the programs then know as the node's.
+    pub(crate) fn load_inside(&self, options: LoadOptions) -> DataPlane {
+        inside(&self.namespace(), move || DataPlane::load(options).expect("the data plane loads"))
     }
 
     pub(crate) fn namespace(&self) -> PathBuf {
