@@ -96,6 +96,9 @@ pub(crate) struct NodeOptions {
     /// Let processes of this node bind ports that are node ports of services; they would get no connection.
     #[arg(long)]
     pub(crate) free_node_ports: bool,
+    /// Choose the backends of what comes from outside by Maglev's hashing: every node chooses alike.
+    #[arg(long, env = "SKEP_MAGLEV")]
+    pub(crate) maglev: bool,
     /// Give all that goes to a cluster IP the node's address; services are then translated by rules.
     #[arg(long)]
     pub(crate) masquerade_all: bool,
@@ -144,6 +147,7 @@ impl NodeOptions {
             node_port_addresses: self.nodeport_addresses.clone(),
             masquerade_all: self.masquerade_all,
             free_node_ports: self.free_node_ports,
+            maglev: self.maglev,
             timeouts: TimeoutOptions {
                 tcp_established: seconds(self.conntrack_tcp_timeout_established),
                 udp: seconds(self.conntrack_udp_timeout),

@@ -67,6 +67,7 @@ pub(crate) struct Restart {
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub(crate) struct Options {
     pub(crate) masquerade_all: bool,
+    pub(crate) maglev: bool,
     pub(crate) node_port_addresses: Vec<String>,
 }
 

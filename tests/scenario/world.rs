@@ -237,6 +237,7 @@ impl World {
                     .map(|text| text.parse().map_err(|error| anyhow!("{error}")))
                     .collect::<Result<_>>()?,
                 masquerade_all: options.masquerade_all,
+                maglev: options.maglev,
                 ..ProxyOptions::default()
             },
             serve: ServeOptions {

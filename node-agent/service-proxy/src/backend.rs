@@ -43,6 +43,8 @@ pub(crate) struct Synced {
     pub(crate) again: BTreeSet<ServiceName>,
     /// Who was refused an address because another service has it.
     pub(crate) contested: Vec<(ServiceName, String)>,
+    /// Whose backends are chosen by chance, as there is no room for another table of hashes.
+    pub(crate) without_table: BTreeSet<ServiceName>,
     /// Services for which there is no room. They are as they were; the others are in.
     pub(crate) refused: Vec<(ServiceName, Error)>,
 }
@@ -50,6 +52,9 @@ pub(crate) struct Synced {
 impl Backend {
     pub(crate) async fn new(config: &ProxyConfig) -> Result<Self> {
         let metrics = config.metrics.clone();
+        if config.options.maglev && config.mode.is_rules() {
+            tracing::warn!(mode = %config.mode, "rules choose backends by chance: Maglev is left out");
+        }
         Ok(match (config.mode, &config.data_plane) {
             (mode @ ProxyMode::Ebpf, _) if config.options.masquerade_all => {
                 let why = "a socket that dials an endpoint itself keeps its address: masquerade all by rules";

@@ -23,6 +23,8 @@ pub struct NodeView {
     pub zone: Option<String>,
     /// Where node ports are served; loopback included.
     pub node_port_addresses: Vec<IpAddr>,
+    /// Whether what comes from outside falls on backends by its hash, so that every node chooses alike.
+    pub by_hash: bool,
 }
 
 /// A set that should exist.
@@ -36,6 +38,8 @@ pub struct DesiredSet {
     pub affinity_seconds: u32,
     /// When empty, drop instead of refusing.
     pub drop_when_empty: bool,
+    /// Packets from outside fall on backends by their hash.
+    pub by_hash: bool,
 }
 
 /// A frontend that should exist.
@@ -143,8 +147,14 @@ impl PortTables<'_> {
             if frontend.kind != frontend::CLUSTER_IP && external == Scope::Local {
                 flags |= frontend::EXTERNAL_LOCAL;
             }
+            // What keeps to the node's own endpoints has nothing to agree on with other nodes.
+            let by_hash =
+                self.node.by_hash && frontend.kind != frontend::CLUSTER_IP && external == Scope::Cluster;
             let external = self.set(external, tables);
             let internal = self.set(internal, tables);
+            if by_hash && let Some(set) = tables.sets.get_mut(&external) {
+                set.by_hash = true;
+            }
             if frontend.kind == frontend::LOAD_BALANCER && self.add_ranges(&external, tables) {
                 flags |= frontend::SOURCE_RANGES;
             }
@@ -171,6 +181,7 @@ impl PortTables<'_> {
             known: endpoints.iter().map(|endpoint| endpoint.backend).collect(),
             affinity_seconds: self.served.affinity_seconds,
             drop_when_empty: selected.only_elsewhere,
+            by_hash: false,
         };
         tables.sets.insert(name.clone(), set);
         name

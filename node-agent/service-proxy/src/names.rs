@@ -3,6 +3,7 @@
 use std::fmt;
 
 use skep_ebpf_abi::Addr;
+use skep_ebpf_abi::hash::words;
 
 /// A Service.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -52,4 +53,28 @@ pub struct BackendName {
     pub port: u16,
     /// The transport protocol's number.
     pub protocol: u8,
+}
+
+impl BackendName {
+    /// The name as a number, the same on every node and in every version: tables of hashes are made from it.
+    pub fn number(&self) -> u64 {
+        let [a, b, c, d] = self.addr.words_be.map(|word| u64::from(u32::from_be(word)));
+        words((a << 32) | b, (c << 32) | d, u64::from(self.port), u64::from(self.protocol))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_backends_are_for_good() {
+        let name = |ip: &str, port, protocol| {
+            let addr = ip.parse::<std::net::IpAddr>().expect("an address").into();
+            BackendName { addr, port, protocol }.number()
+        };
+        // Nodes of different versions must choose alike: these may not change.
+        assert_eq!(name("10.244.0.5", 8080, 6), 0x38a8_4e15_a1e4_d248);
+        assert_eq!(name("fd00:10:244::5", 53, 17), 0xd331_f593_b1e6_ac47);
+    }
 }

@@ -19,6 +19,9 @@ pub struct ProxyOptions {
     /// Whether processes of the node may bind ports that are node ports of services; by eBPF only, as rules cannot
     /// forbid it.
     pub free_node_ports: bool,
+    /// Whether backends of what comes from outside are chosen by Maglev's hashing of the flow rather than by chance, so
+    /// that every node chooses alike: a flow that another node takes over then keeps its backend. By eBPF only.
+    pub maglev: bool,
 }
 
 /// Some of the node's addresses.

@@ -4,7 +4,7 @@
 //! way is thrown away, and the next one for the same services starts from the truth; what a service still has to get
 //! rid of is kept in its [`Claim`] until a plan is [`done`](Reconciler::done).
 //!
-//! Order of a plan: backends, affinity, slots, source ranges, sets (their counts make slots visible), frontends; then
+//! Order of a plan: backends, affinity, tables of hashes, slots, source ranges, sets (their counts make slots visible), frontends; then
 //! frontends that go, surplus slots. Sets and backends without users go last of all, after a grace period.
 
 mod arrange;
@@ -33,6 +33,9 @@ pub use plan::Plan;
 /// How long a set or a backend without users stays: a program that has just read its number must still find it.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How many sets have tables of hashes at most: each takes 72 KiB of the kernel's memory.
+pub(crate) const TABLES: usize = 512;
+
 /// The owner of the model and of all ids.
 #[derive(Debug, Default)]
 pub struct Reconciler {
@@ -50,6 +53,10 @@ pub struct Reconciler {
     retiring: BTreeMap<u32, Instant>,
     /// Sets that no service has any more, and since when.
     doomed: BTreeMap<u32, Instant>,
+    /// Of whom the tables of hashes in the maps are, as far as that is known.
+    hashed: BTreeMap<u32, u64>,
+    /// How many tables of hashes there may be.
+    table_limit: usize,
 }
 
 /// What is left to do when all writes of a plan are done.
@@ -63,7 +70,7 @@ pub struct Done {
 
 impl Reconciler {
     /// Starts from what is in the maps: ids that are in use stay.
-    pub fn restore(tables: Tables, now: Instant) -> Self {
+    pub fn restore(tables: Tables, table_limit: usize, now: Instant) -> Self {
         let (mut uses, mut references) = (BTreeMap::<u32, u32>::new(), BTreeMap::<u32, u32>::new());
         for backend in tables.slots.values() {
             *uses.entry(*backend).or_default() += 1;
@@ -73,7 +80,15 @@ impl Reconciler {
         }
         let retiring =
             tables.backends.keys().filter(|id| !uses.contains_key(id)).map(|id| (*id, now)).collect();
-        Self { ids: Ids::restore(&tables), uses, references, retiring, model: tables, ..Self::default() }
+        Self {
+            ids: Ids::restore(&tables),
+            uses,
+            references,
+            retiring,
+            model: tables,
+            table_limit,
+            ..Self::default()
+        }
     }
 
     /// Notes a write that succeeded.
@@ -108,9 +123,20 @@ impl Reconciler {
                 }
             }
             Change::RemoveFrontend(key) => self.unrefer(key),
+            Change::PutTable(set, table) => drop(self.hashed.insert(*set, table.members())),
+            Change::RemoveTable(set) => drop(self.hashed.remove(set)),
             _ => {}
         }
         self.model.apply(change);
+    }
+
+    /// Notes a write that was refused: of a table of hashes a part may be there.
+    pub fn refused(&mut self, change: &Change) {
+        if let Change::PutTable(set, _) | Change::RemoveTable(set) = change {
+            self.hashed.remove(set);
+            // No table has this digest but by a chance of one to many.
+            self.model.hashed.insert(*set, u64::MAX);
+        }
     }
 
     fn release(&mut self, backend: u32, now: Instant) {
@@ -186,6 +212,7 @@ impl Reconciler {
     fn remove_set(&self, id: u32, changes: &mut Vec<Change>) {
         changes.extend(self.model.sets.contains_key(&id).then_some(Change::RemoveSet(id)));
         changes.extend(self.model.slots.range(slots_of(id)).map(|(key, _)| Change::RemoveSlot(*key)));
+        changes.extend(self.model.hashed.contains_key(&id).then_some(Change::RemoveTable(id)));
         changes.extend(self.model.affinity.range(affinity_of(id)).map(|key| Change::RemoveAffinity(*key)));
         changes.extend(self.model.ranges.range(ranges_of(id)).map(|key| Change::RemoveRange(*key)));
     }

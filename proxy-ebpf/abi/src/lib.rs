@@ -7,6 +7,7 @@
 //! frontend (address, port, protocol) -> the set for outside and for inside traffic
 //! set id                             -> how many backends, affinity, what to do when empty
 //! (set id, slot 1..=count)           -> backend id
+//! (set id, page)                     -> backend ids by a flow's hash, of sets that are chosen from by hash
 //! backend id                         -> address, port
 //! ```
 //! Several frontends of a service port (cluster IP, every node address, external IPs) share one set, so a changed

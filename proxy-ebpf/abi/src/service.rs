@@ -76,6 +76,8 @@ plain!(Set, 12);
 pub mod set {
     /// Empty only because a policy leaves out backends elsewhere: drop instead of refusing.
     pub const DROP_WHEN_EMPTY: u32 = 1;
+    /// Packets from outside are given backends by a table of hashes (see [`crate::maglev`]), which is there.
+    pub const MAGLEV: u32 = 2;
 }
 
 /// A place in a set.

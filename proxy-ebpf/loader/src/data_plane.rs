@@ -292,8 +292,10 @@ impl DataPlane {
         let slots = tables.slots.keys().map(|key| Change::RemoveSlot(*key));
         let affinity = tables.affinity.iter().map(|key| Change::RemoveAffinity(*key));
         let ranges = tables.ranges.iter().map(|key| Change::RemoveRange(*key));
+        let hashed = tables.hashed.keys().map(|set| Change::RemoveTable(*set));
         let backends = tables.backends.keys().map(|id| Change::RemoveBackend(*id));
-        let all = frontends.chain(sets).chain(slots).chain(affinity).chain(ranges).chain(backends);
+        let members = slots.chain(affinity).chain(ranges).chain(hashed);
+        let all = frontends.chain(sets).chain(members).chain(backends);
         self.tables().apply_all(&all.collect::<Vec<Change>>()).1?;
         self.sockets.store(false, Ordering::Relaxed);
         links::detach_sockets(&self.pins, SOCKET_PROGRAMS)

@@ -14,6 +14,8 @@ use crate::sys;
 
 /// Elements a system call where the kernel takes many at once.
 const BATCH: usize = 4096;
+/// What those that are read in one may take, in bytes.
+const BATCH_BYTES: usize = 1 << 20;
 
 /// A map. All methods may run on any thread.
 #[derive(Debug)]
@@ -144,7 +146,8 @@ impl<K: Plain + Ord, V: Plain> KernelMap<K, V> {
     pub(crate) fn visit(&self, mut visit: impl FnMut(K, V)) -> Result<()> {
         let failed = |error: io::Error| Error::kernel(format!("listing map {}", self.name), error);
         if self.batches.load(Ordering::Relaxed) {
-            let mut walk = sys::Walk::new::<K>(BATCH.min(self.limit as usize));
+            let fitting = BATCH_BYTES / (size_of::<K>() + size_of::<V>());
+            let mut walk = sys::Walk::new::<K>(BATCH.min(fitting).min(self.limit as usize));
             loop {
                 match walk.step(self.fd.as_fd()) {
                     Ok(elements) if elements.is_empty() => return Ok(()),

@@ -15,10 +15,11 @@ use crate::pins::NEXT;
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/skep.o"));
 
 /// The maps that outlive the process. The scratch maps hold nothing between packets.
-pub(crate) const PINNED_MAPS: [&str; 19] = [
+pub(crate) const PINNED_MAPS: [&str; 20] = [
     "frontends",
     "sets",
     "slots",
+    "maglev",
     "backends",
     "affinity",
     "affinity_match",

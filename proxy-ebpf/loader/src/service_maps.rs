@@ -1,7 +1,9 @@
 //! The service tables in the kernel.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use skep_ebpf_abi::maglev::{PAGES, Page, PageKey};
 use skep_ebpf_abi::service::{
     Affinity, AffinityKey, AffinityMatch, Backend, Connected, Frontend, FrontendKey, Reverse, ReverseKey,
     Set, SlotKey, SourceRange,
@@ -10,7 +12,7 @@ use skep_ebpf_abi::{Addr, Plain};
 
 use crate::error::Result;
 use crate::kernel_map::KernelMap;
-use crate::tables::{Change, RangeKey, ServiceMaps, Tables};
+use crate::tables::{Change, HashTable, RangeKey, ServiceMaps, Tables};
 
 /// A key of a longest-prefix map: the kernel wants the length first.
 #[repr(C)]
@@ -40,6 +42,7 @@ pub(crate) struct KernelServiceMaps {
     backends: KernelMap<u32, Backend>,
     affinity_match: KernelMap<AffinityMatch, u32>,
     ranges: KernelMap<Prefix<SourceRange>, u32>,
+    maglev: KernelMap<PageKey, Page>,
     pub(crate) affinity: KernelMap<AffinityKey, Affinity>,
     pub(crate) connected: KernelMap<u64, Connected>,
     pub(crate) reverse: KernelMap<ReverseKey, Reverse>,
@@ -54,6 +57,7 @@ impl KernelServiceMaps {
             backends: KernelMap::open(folder, "backends")?,
             affinity_match: KernelMap::open(folder, "affinity_match")?,
             ranges: KernelMap::open(folder, "source_ranges")?,
+            maglev: KernelMap::open(folder, "maglev")?,
             affinity: KernelMap::open(folder, "affinity")?,
             connected: KernelMap::open(folder, "connected")?,
             reverse: KernelMap::open(folder, "reverse")?,
@@ -79,10 +83,34 @@ impl KernelServiceMaps {
             ("backends", self.backends.count()?, self.backends.limit()),
             ("affinity_match", self.affinity_match.count()?, self.affinity_match.limit()),
             ("source_ranges", self.ranges.count()?, self.ranges.limit()),
+            ("maglev", self.maglev.count()?, self.maglev.limit()),
             ("affinity", self.affinity.count()?, self.affinity.limit()),
             ("connected", self.connected.count()?, self.connected.limit()),
             ("reverse", self.reverse.count()?, self.reverse.limit()),
         ])
+    }
+}
+
+impl KernelServiceMaps {
+    fn put_table(&self, set: u32, table: &HashTable) -> Result<()> {
+        let (keys, pages): (Vec<PageKey>, Vec<Page>) =
+            table.pages().map(|(page, content)| (PageKey { set, page }, content)).unzip();
+        self.maglev.put_all(&keys, &pages).1
+    }
+
+    fn remove_table(&self, set: u32) -> Result<()> {
+        let keys: Vec<PageKey> = (0..PAGES as u32).map(|page| PageKey { set, page }).collect();
+        self.maglev.remove_all(&keys).1
+    }
+
+    /// The digest of every table.
+    fn hashed(&self) -> Result<BTreeMap<u32, u64>> {
+        let mut digests = BTreeMap::<u32, u64>::new();
+        self.maglev.visit(|key, page| {
+            let digest = digests.entry(key.set).or_default();
+            *digest = digest.wrapping_add(page.digest(key.page));
+        })?;
+        Ok(digests)
     }
 }
 
@@ -121,6 +149,8 @@ impl ServiceMaps for KernelServiceMaps {
             Change::RemoveAffinity(key) => self.affinity_match.remove(key),
             Change::PutRange(key) => self.ranges.put(&prefix(key), &1),
             Change::RemoveRange(key) => self.ranges.remove(&prefix(key)),
+            Change::PutTable(set, table) => self.put_table(*set, table),
+            Change::RemoveTable(set) => self.remove_table(*set),
             Change::PutSet(id, set) => self.sets.put(id, set),
             Change::RemoveSet(id) => self.sets.remove(id),
             Change::PutFrontend(key, value) => self.frontends.put(key, value),
@@ -152,6 +182,10 @@ impl ServiceMaps for KernelServiceMaps {
                 C::RemoveAffinity(_) => remove!(&self.affinity_match, C::RemoveAffinity(key) => *key),
                 C::PutRange(_) => put!(&self.ranges, C::PutRange(key) => (prefix(key), 1)),
                 C::RemoveRange(_) => remove!(&self.ranges, C::RemoveRange(key) => prefix(key)),
+                C::PutTable(..) | C::RemoveTable(_) => match self.apply(first) {
+                    Ok(()) => (1, Ok(())),
+                    refused => (0, refused),
+                },
                 C::PutSet(..) => put!(&self.sets, C::PutSet(id, set) => (*id, *set)),
                 C::RemoveSet(_) => remove!(&self.sets, C::RemoveSet(id) => *id),
                 C::PutFrontend(..) => put!(&self.frontends, C::PutFrontend(key, value) => (*key, *value)),
@@ -178,6 +212,7 @@ impl ServiceMaps for KernelServiceMaps {
                 .into_iter()
                 .map(|(key, _)| RangeKey { bits: key.bits, range: key.data })
                 .collect(),
+            hashed: self.hashed()?,
         })
     }
 }

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 /// The maps that can grow, and their limits at first.
-pub(crate) const START: [(&str, u32); 11] = [
+pub(crate) const START: [(&str, u32); 12] = [
     ("frontends", 16_384),
     ("sets", 16_384),
     ("slots", 65_536),
+    ("maglev", 2_208),
     ("backends", 32_768),
     ("affinity_match", 16_384),
     ("source_ranges", 16_384),
@@ -20,10 +21,11 @@ pub(crate) const START: [(&str, u32); 11] = [
     ("flow_index", 65_536),
 ];
 /// Where programs cannot be exchanged while they work (no TCX before 6.6), maps must be large from the start.
-const FIXED: [(&str, u32); 11] = [
+const FIXED: [(&str, u32); 12] = [
     ("frontends", 262_144),
     ("sets", 131_072),
     ("slots", 1_048_576),
+    ("maglev", 35_328),
     ("backends", 524_288),
     ("affinity_match", 524_288),
     ("source_ranges", 65_536),

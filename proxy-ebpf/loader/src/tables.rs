@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
+use skep_ebpf_abi::hash::mix;
+use skep_ebpf_abi::maglev::{PAGE, Page, SIZE, Walk, fill};
 use skep_ebpf_abi::service::{
     AffinityMatch, Backend, Frontend, FrontendKey, Set, SlotKey, SourceRange, frontend,
 };
@@ -16,6 +19,67 @@ pub struct RangeKey {
     pub range: SourceRange,
     /// How many bits count, see [`SourceRange::prefix_bits`].
     pub bits: u32,
+}
+
+/// Which backend a hash falls on.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HashTable {
+    entries: Arc<[u32]>,
+    members: u64,
+    digest: u64,
+}
+
+impl HashTable {
+    /// The table of backends with these names and ids, in the order of their names: every node must have the same.
+    /// None for nobody, or for more than there are places.
+    pub fn new(members: &[(u64, u32)]) -> Option<Self> {
+        let names: Vec<u64> = members.iter().map(|(name, _)| *name).collect();
+        let (mut entries, mut scratch) = (vec![0; SIZE], vec![Walk::default(); names.len()]);
+        if !fill(&mut entries, &names, &mut scratch) {
+            return None;
+        }
+        for entry in &mut entries {
+            *entry = members.get(*entry as usize).map_or(0, |(_, id)| *id);
+        }
+        let mut table = Self { entries: entries.into(), members: Self::fingerprint(members), digest: 0 };
+        table.digest = table.pages().map(|(number, page)| page.digest(number)).fold(0, u64::wrapping_add);
+        Some(table)
+    }
+
+    /// What stands for the members of a table, so that it need not be made to see whether it would be the same.
+    pub fn fingerprint(members: &[(u64, u32)]) -> u64 {
+        members.iter().fold(0, |sum, (name, id)| mix(mix(sum ^ name) ^ u64::from(*id)))
+    }
+
+    /// The fingerprint of its own members.
+    pub fn members(&self) -> u64 {
+        self.members
+    }
+
+    /// The ids.
+    pub fn entries(&self) -> &[u32] {
+        &self.entries
+    }
+
+    /// What stands for the content where that would take too much memory.
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// As it lies in the map.
+    pub(crate) fn pages(&self) -> impl Iterator<Item = (u32, Page)> + '_ {
+        self.entries.chunks(PAGE).zip(0..).map(|(entries, number)| {
+            let mut page = Page { backends: [0; PAGE] };
+            page.backends.iter_mut().zip(entries).for_each(|(place, id)| *place = *id);
+            (number, page)
+        })
+    }
+}
+
+impl fmt::Debug for HashTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HashTable({:#x})", self.digest)
+    }
 }
 
 /// All tables of services.
@@ -33,10 +97,12 @@ pub struct Tables {
     pub affinity: BTreeSet<AffinityMatch>,
     /// Allowed sources.
     pub ranges: BTreeSet<RangeKey>,
+    /// The digests of sets' tables of hashes; of one that is not whole, some other number.
+    pub hashed: BTreeMap<u32, u64>,
 }
 
 /// One write. Every one is idempotent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
     /// Adds or replaces a backend.
     PutBackend(u32, Backend),
@@ -54,6 +120,10 @@ pub enum Change {
     PutRange(RangeKey),
     /// Allows a source no more.
     RemoveRange(RangeKey),
+    /// Adds or replaces a set's table of hashes. When it is refused, a part of it may be there.
+    PutTable(u32, HashTable),
+    /// Removes a set's table of hashes.
+    RemoveTable(u32),
     /// Adds or changes a set: its count makes slots visible.
     PutSet(u32, Set),
     /// Removes a set.
@@ -69,7 +139,8 @@ pub trait ServiceMaps: Send + Sync {
     /// Does one change.
     ///
     /// # Errors
-    /// When the kernel refuses, for example because a map is full; then nothing has changed.
+    /// When the kernel refuses, for example because a map is full; then nothing has changed, but for a table of
+    /// hashes.
     fn apply(&self, change: &Change) -> Result<()>;
 
     /// Does changes in this order, in as few system calls as possible. Says how many are done, also when one is
@@ -107,6 +178,8 @@ impl Tables {
     /// Does one change.
     pub fn apply(&mut self, change: &Change) {
         match *change {
+            Change::PutTable(set, ref table) => drop(self.hashed.insert(set, table.digest())),
+            Change::RemoveTable(set) => drop(self.hashed.remove(&set)),
             Change::PutBackend(id, backend) => drop(self.backends.insert(id, backend)),
             Change::RemoveBackend(id) => drop(self.backends.remove(&id)),
             Change::PutSlot(key, id) => drop(self.slots.insert(key, id)),
@@ -211,6 +284,9 @@ impl fmt::Display for Tables {
         }
         for key in &self.ranges {
             writeln!(f, "range set={} {} bits={}", key.range.set, key.range.addr, key.bits)?;
+        }
+        for (set, digest) in &self.hashed {
+            writeln!(f, "table set={set} digest={digest:#x}")?;
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::packet::{Content, Packet, parse};
 use crate::refuse::refuse;
 use crate::rewrite::rewrite;
 use crate::route::{deliver, local, to_pod};
-use crate::select::{Choice, choose, may_come};
+use crate::select::{Choice, Lot, choose, may_come};
 use crate::skb::Skb;
 use crate::tunnel::source_towards;
 use crate::work::{Work, settled};
@@ -149,7 +149,8 @@ fn balance(packet: &Packet, frontend: &Frontend, origin: Origin, plan: &mut Plan
     }
     // SAFETY: the helper has no preconditions.
     let entropy = unsafe { bpf_get_prandom_u32() };
-    let (backend, target) = match choose(set_id, &AffinityKey::address(packet.tuple.src, set_id), entropy) {
+    let lot = if outside { Lot::Hash(entropy, packet) } else { Lot::Chance(entropy) };
+    let (backend, target) = match choose(set_id, &AffinityKey::address(packet.tuple.src, set_id), lot) {
         Choice::Backend(id, backend) => (id, backend),
         Choice::Empty(set_flags) if set_flags & set::DROP_WHEN_EMPTY == 0 => return NOBODY,
         Choice::Empty(_) | Choice::Broken => return drop(Counter::DropNoBackend),

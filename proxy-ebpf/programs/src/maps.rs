@@ -10,6 +10,7 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use skep_ebpf_abi::Addr;
 use skep_ebpf_abi::counter::Counter;
 use skep_ebpf_abi::flow::{Flow, FlowKey};
+use skep_ebpf_abi::maglev::{PAGES, Page, PageKey};
 use skep_ebpf_abi::node::{Endpoint, NodeConfig};
 use skep_ebpf_abi::service::{
     Affinity, AffinityKey, AffinityMatch, Backend, Connected, Frontend, FrontendKey, Reverse, ReverseKey,
@@ -27,6 +28,10 @@ pub static SETS: HashMap<u32, Set> = HashMap::with_max_entries(131_072, BPF_F_NO
 /// Their members.
 #[map(name = "slots")]
 pub static SLOTS: HashMap<SlotKey, u32> = HashMap::with_max_entries(1_048_576, BPF_F_NO_PREALLOC);
+
+/// Members by the hash of a flow, where nodes shall choose alike; for 512 sets.
+#[map(name = "maglev")]
+pub static MAGLEV: HashMap<PageKey, Page> = HashMap::with_max_entries(512 * PAGES as u32, BPF_F_NO_PREALLOC);
 
 /// The backends by id.
 #[map(name = "backends")]

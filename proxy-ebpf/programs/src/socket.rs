@@ -17,7 +17,7 @@ use skep_ebpf_abi::{Addr, UDP};
 use crate::count::count;
 use crate::flows::{node_source, same_addr};
 use crate::maps::{CONNECTED, FRONTENDS, REVERSE, SKIP_SOCKET};
-use crate::select::{Choice, choose, may_come};
+use crate::select::{Choice, Lot, choose, may_come};
 
 /// Set by the loader where the kernel has `bpf_set_retval` (5.18); without it a refused connect says EPERM.
 #[unsafe(no_mangle)]
@@ -198,7 +198,7 @@ fn translate(socket: &Socket, moment: Moment) -> i32 {
         // Datagrams of one socket to one service stay on one backend.
         Moment::Send => hash::words(0x736b_6570, cookie, u64::from(set), 0) as u32,
     };
-    let backend = match choose(set, &AffinityKey::namespace(namespace, set), entropy) {
+    let backend = match choose(set, &AffinityKey::namespace(namespace, set), Lot::Chance(entropy)) {
         Choice::Backend(_, backend) => backend,
         Choice::Empty(_) => {
             count(Counter::SocketNoBackend);

@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::names::ServiceName;
 use crate::options::TimeoutOptions;
-use crate::reconcile::Reconciler;
+use crate::reconcile::{Reconciler, TABLES};
 use crate::run::ProxyConfig;
 use crate::timeouts;
 
@@ -44,7 +44,7 @@ pub(crate) struct Ebpf {
 impl Ebpf {
     /// Reads the maps, so that ids in use stay.
     pub(crate) fn new(plane: Arc<DataPlane>, config: &ProxyConfig) -> Result<Self> {
-        let reconciler = Reconciler::restore(plane.services().read()?, Instant::now());
+        let reconciler = Reconciler::restore(plane.services().read()?, TABLES, Instant::now());
         if !config.keep_source.is_empty() {
             let networks = config.keep_source.iter().map(|net| (net.network(), net.prefix_len()));
             plane.set_masquerade(&networks.collect::<Vec<_>>())?;
@@ -130,6 +130,7 @@ impl Ebpf {
             }
         };
         synced.contested.extend(plan.contested.iter().cloned());
+        synced.without_table.extend(plan.without_table.iter().cloned());
         let done = self.reconciler.done(&plan);
         synced.again.extend(done.again);
         self.destroy(done.gone).await;
@@ -159,6 +160,9 @@ impl Ebpf {
                 self.reconciler.applied(change, now);
             }
             self.metrics.writes.inc_by(done as u64);
+            if let (Err(_), Some(change)) = (&result, chunk.get(done)) {
+                self.reconciler.refused(change);
+            }
             result?;
             tokio::task::yield_now().await;
         }

@@ -38,6 +38,7 @@ impl Ids {
         // An agent that died in the middle of a plan may have written these and nothing else of a set.
         let with_ranges = tables.ranges.iter().map(|key| key.range.set);
         let with_affinity = tables.affinity.iter().map(|key| key.set);
+        let with_tables = tables.hashed.keys().copied();
         ids.unclaimed = tables
             .sets
             .keys()
@@ -46,6 +47,7 @@ impl Ids {
             .chain(in_slots)
             .chain(with_ranges)
             .chain(with_affinity)
+            .chain(with_tables)
             .collect();
         ids.last_set = ids.unclaimed.last().copied().unwrap_or(0);
         ids.last_backend = tables.backends.keys().last().copied().unwrap_or(0);

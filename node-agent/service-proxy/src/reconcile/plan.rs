@@ -8,7 +8,7 @@ use skep_ebpf_abi::service::frontend::{CLUSTER_IP, KIND_MASK, NODE_PORT};
 use skep_ebpf_abi::service::{AffinityMatch, Backend, Frontend, Set, SlotKey, SourceRange, backend, set};
 use skep_ebpf_abi::{Addr, UDP};
 use skep_ebpf_loader::sockets::Gone;
-use skep_ebpf_loader::tables::{Change, RangeKey, socket_address};
+use skep_ebpf_loader::tables::{Change, HashTable, RangeKey, socket_address};
 
 use tokio::time::Instant;
 
@@ -25,6 +25,8 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// Frontends that were refused to a service because another has them.
     pub contested: Vec<(ServiceName, String)>,
+    /// Services for whose tables of hashes there is no room: their backends are chosen by chance.
+    pub without_table: BTreeSet<ServiceName>,
     /// The services it is for.
     pub(super) services: Vec<Arc<ServiceName>>,
 }
@@ -44,6 +46,7 @@ struct Candidate<'a> {
 struct Phases {
     backends: Vec<Change>,
     affinity: Vec<Change>,
+    tables: Vec<Change>,
     slots: Vec<Change>,
     ranges: Vec<Change>,
     sets: Vec<Change>,
@@ -51,6 +54,7 @@ struct Phases {
     closing: Vec<Change>,
     trimming: Vec<Change>,
     planned_backends: BTreeSet<u32>,
+    new_tables: usize,
 }
 
 impl Phases {
@@ -58,6 +62,7 @@ impl Phases {
         [
             self.backends,
             self.affinity,
+            self.tables,
             self.slots,
             self.ranges,
             self.sets,
@@ -122,7 +127,11 @@ impl Reconciler {
         for (set_name, set) in &tables.sets {
             let id = claim.set(set_name).unwrap_or_else(|| self.ids.new_set());
             sets.push((set_name.into(), id));
-            self.plan_set(id, set, &mut claim, phases);
+            let by_hash = self.plan_table(id, set, phases);
+            if by_hash == Some(false) {
+                plan.without_table.insert(ServiceName::clone(name));
+            }
+            self.plan_set(id, set, by_hash == Some(true), &mut claim, phases);
         }
         let old = std::mem::replace(&mut claim.sets, sets);
         for (_, id) in old {
@@ -199,7 +208,49 @@ impl Reconciler {
         claim
     }
 
-    fn plan_set(&mut self, id: u32, wanted: &DesiredSet, claim: &mut Claim, phases: &mut Phases) {
+    /// Plans a set's table of hashes. None when there is to be none, else whether there is room for it.
+    fn plan_table(&mut self, id: u32, wanted: &DesiredSet, phases: &mut Phases) -> Option<bool> {
+        let is_there = self.model.hashed.contains_key(&id);
+        let table = if wanted.by_hash && !wanted.backends.is_empty() {
+            let room = is_there || self.model.hashed.len() + phases.new_tables < self.table_limit;
+            Some(room && self.plan_hashes(id, wanted, phases))
+        } else {
+            None
+        };
+        if table != Some(true) && is_there {
+            phases.trimming.push(Change::RemoveTable(id));
+        } else if table == Some(true) && !is_there {
+            phases.new_tables += 1;
+        }
+        table
+    }
+
+    /// Whether the members are few enough for a table.
+    fn plan_hashes(&mut self, id: u32, wanted: &DesiredSet, phases: &mut Phases) -> bool {
+        let numbered =
+            wanted.backends.iter().map(|name| (name.number(), self.ids.backend(*name, &self.model)));
+        let members: Vec<(u64, u32)> = numbered.collect();
+        let fingerprint = HashTable::fingerprint(&members);
+        if self.hashed.get(&id) == Some(&fingerprint) {
+            return true;
+        }
+        let Some(table) = HashTable::new(&members) else { return false };
+        if self.model.hashed.get(&id) == Some(&table.digest()) {
+            self.hashed.insert(id, fingerprint);
+        } else {
+            phases.tables.push(Change::PutTable(id, table));
+        }
+        true
+    }
+
+    fn plan_set(
+        &mut self,
+        id: u32,
+        wanted: &DesiredSet,
+        by_hash: bool,
+        claim: &mut Claim,
+        phases: &mut Phases,
+    ) {
         let current: Vec<u32> = self.members(id).collect();
         let mut wanted_ids = BTreeSet::new();
         for backend_name in &wanted.backends {
@@ -226,7 +277,8 @@ impl Reconciler {
         let count = wanted_ids.len() as u32;
         let value = Set {
             count,
-            flags: if wanted.drop_when_empty { set::DROP_WHEN_EMPTY } else { 0 },
+            flags: if wanted.drop_when_empty { set::DROP_WHEN_EMPTY } else { 0 }
+                | if by_hash { set::MAGLEV } else { 0 },
             affinity_seconds: wanted.affinity_seconds,
         };
         if self.model.sets.get(&id) != Some(&value) {

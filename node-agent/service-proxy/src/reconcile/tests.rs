@@ -8,10 +8,12 @@ use proptest::prelude::*;
 use skep_ebpf_abi::service::FrontendKey;
 use skep_ebpf_abi::{Addr, UDP};
 use skep_ebpf_loader::memory::MemoryMaps;
-use skep_ebpf_loader::tables::{Lookup, ServiceMaps, Tables};
+use skep_ebpf_loader::tables::{Change, Lookup, ServiceMaps, Tables};
 
-use super::{GRACE, Reconciler};
-use world::{Trouble, Wish, Wishes, World, dials, name, names, tables, trouble, vip, wanted, wish, wishes};
+use super::{GRACE, Reconciler, TABLES};
+use world::{
+    Trouble, Wish, Wishes, World, dials, name, names, node_port, tables, trouble, vip, wanted, wish, wishes,
+};
 
 /// What must be so of one address between two states.
 struct Expected {
@@ -110,6 +112,7 @@ proptest! {
             let expected = between(&before, next);
             world.bring(next, *trouble, &mut |tables| whole(tables, &expected));
             exact(&world);
+            world.hashes_are_exact();
             sockets(&world, &opened, trouble.crashes && trouble.fails_at.is_some());
             let everything = (1u8..6).collect();
             let plan = world.plan(&everything, next);
@@ -130,7 +133,7 @@ proptest! {
         let mut world = World::new();
         world.bring(&wishes, Trouble::default(), &mut |_| {});
         let before = world.maps.tables();
-        world.reconciler = Reconciler::restore(before.clone(), world.now);
+        world.reconciler = Reconciler::restore(before.clone(), TABLES, world.now);
         let everything: BTreeSet<u8> = (1u8..6).collect();
         let plan = world.plan(&everything, &wishes);
         // Of two services that want one address another one may have it now.
@@ -140,7 +143,7 @@ proptest! {
         // A service that changed while nobody looked keeps its numbers where it keeps its addresses.
         let mut next = wishes.clone();
         next.insert(service, Wish { external: None, external_local: false, ..other });
-        world.reconciler = Reconciler::restore(before.clone(), world.now);
+        world.reconciler = Reconciler::restore(before.clone(), TABLES, world.now);
         let plan = world.plan(&everything, &next);
         world.apply(&plan.changes, |_| {}).expect("accepted");
         let after = world.maps.tables();
@@ -246,10 +249,70 @@ fn a_full_map_leaves_what_was_there_whole_and_the_plan_is_made_again() {
     let Lookup::Backends(backends) = world.maps.tables().lookup(&vip(2), false) else { panic!("reachable") };
     assert_eq!(backends.len(), 2);
     let again = world.plan(&[2].into(), &more);
-    let kinds = |changes: &[skep_ebpf_loader::tables::Change]| {
-        changes.iter().map(std::mem::discriminant).collect::<Vec<_>>()
-    };
+    let kinds = |changes: &[Change]| changes.iter().map(std::mem::discriminant).collect::<Vec<_>>();
     assert_eq!(kinds(&again.changes), kinds(&plan.changes), "nothing was done, so the same is planned");
+}
+
+/// A service whose backends are chosen by hash.
+fn hashed(backends: &[u8]) -> Wishes {
+    let wish = simple(backends).remove(&2).expect("a wish");
+    [(2, Wish { external_local: false, by_hash: true, ..wish })].into()
+}
+
+#[test]
+fn a_new_endpoint_is_in_the_table_before_it_has_a_slot_and_a_gone_one_loses_its_slot_last() {
+    let mut world = World::new();
+    world.bring(&hashed(&[2, 4]), Trouble::default(), &mut |_| {});
+    assert_eq!(world.maps.tables().hashed.len(), 1);
+    let plan = world.plan(&[2].into(), &hashed(&[2, 6]));
+    let place = |is: fn(&Change) -> bool| plan.changes.iter().position(is).expect("such a change");
+    let table = place(|change| matches!(change, Change::PutTable(..)));
+    assert!(place(|change| matches!(change, Change::PutBackend(..))) < table);
+    assert!(table < place(|change| matches!(change, Change::PutSlot(..))));
+
+    // Without the option the table goes, after the set no longer refers to it.
+    world.apply(&plan.changes, |_| {}).expect("accepted");
+    world.reconciler.done(&plan);
+    let plain = simple(&[2, 6]).remove(&2).expect("a wish");
+    world.bring(&[(2, Wish { external_local: false, ..plain })].into(), Trouble::default(), &mut |_| {});
+    assert!(world.maps.tables().hashed.is_empty());
+}
+
+#[test]
+fn a_service_without_room_for_its_table_is_served_all_the_same() {
+    let one = hashed(&[2, 4]).remove(&2).expect("a wish");
+    let both: Wishes = [(1, one.clone()), (2, one)].into();
+    let mut world = World::new();
+    world.reconciler = Reconciler::restore(Tables::default(), 1, world.now);
+    let plan = world.plan(&[1, 2].into(), &both);
+    assert_eq!(plan.without_table, [name(2)].into());
+    world.apply(&plan.changes, |_| {}).expect("accepted");
+    world.reconciler.done(&plan);
+    let maps = world.maps.tables();
+    assert_eq!(maps.hashed.len(), 1);
+    assert!(matches!(maps.lookup(&node_port(2), true), Lookup::Backends(_)));
+    // The first one goes, and its table with the set: there is room.
+    let second: Wishes = both.into_iter().filter(|(service, _)| *service == 2).collect();
+    let plan = world.plan(&[1].into(), &second);
+    world.apply(&plan.changes, |_| {}).expect("accepted");
+    world.reconciler.done(&plan);
+    world.wait(&mut |_| {});
+    let plan = world.plan(&[2].into(), &second);
+    assert!(plan.without_table.is_empty());
+    world.apply(&plan.changes, |_| {}).expect("accepted");
+    assert_eq!(world.maps.tables().hashed.len(), 1);
+}
+
+#[test]
+fn a_table_that_was_written_in_part_is_written_again() {
+    let mut world = World::new();
+    world.bring(&hashed(&[2, 4]), Trouble::default(), &mut |_| {});
+    let plan = world.plan(&[2].into(), &hashed(&[2, 6]));
+    let table = plan.changes.iter().find(|change| matches!(change, Change::PutTable(..)));
+    world.reconciler.refused(table.expect("a table"));
+    // Back to what it was: the maps may hold some of each.
+    let plan = world.plan(&[2].into(), &hashed(&[2, 4]));
+    assert!(matches!(plan.changes.as_slice(), [Change::PutTable(..)]), "{:?}", plan.changes);
 }
 
 #[test]

@@ -28,6 +28,7 @@ fn node() -> NodeView {
         node_port_addresses: ["192.0.2.1", "127.0.0.1"]
             .map(|text| text.parse().expect("an address"))
             .to_vec(),
+        by_hash: false,
     }
 }
 

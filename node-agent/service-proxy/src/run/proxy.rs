@@ -63,11 +63,12 @@ impl Proxy {
         checks: HealthChecks,
     ) -> Result<Self> {
         let backend = Backend::new(&config).await?;
+        let node = NodeView { by_hash: config.options.maglev, ..NodeView::default() };
         Ok(Self {
             config,
             sources,
             backend,
-            node: NodeView::default(),
+            node,
             addresses: Vec::new(),
             settled: false,
             failed: Work::default(),
@@ -247,6 +248,10 @@ impl Proxy {
     fn note(&self, synced: &Synced) {
         for (name, why) in &synced.contested {
             self.tell_service(name, "AddressInUse", why);
+        }
+        for name in &synced.without_table {
+            let why = "there is no room for another Maglev table: its backends are chosen by chance";
+            self.tell_service(name, "MaglevTablesFull", why);
         }
     }
 

@@ -7,6 +7,7 @@ mod errors;
 mod exchange;
 mod full;
 mod helper;
+mod maglev;
 mod node_port;
 mod packets;
 mod refusal;

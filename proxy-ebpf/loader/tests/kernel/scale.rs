@@ -41,7 +41,7 @@ fn undo(change: &Change) -> Change {
         Change::PutRange(key) => Change::RemoveRange(*key),
         Change::PutSet(id, _) => Change::RemoveSet(*id),
         Change::PutFrontend(key, _) => Change::RemoveFrontend(*key),
-        other => *other,
+        other => other.clone(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use skep_ebpf_abi::service::frontend::{CLUSTER_IP, EXTERNAL_IP, NODE_PORT};
+use skep_ebpf_abi::service::set::MAGLEV;
 use skep_ebpf_abi::service::{Backend, FrontendKey};
 use skep_ebpf_abi::{Addr, TCP, UDP};
 use skep_ebpf_loader::memory::MemoryMaps;
@@ -13,7 +14,7 @@ use skep_ebpf_loader::sockets::Gone;
 use skep_ebpf_loader::tables::{Change, Lookup, ServiceMaps, Tables};
 use tokio::time::Instant;
 
-use super::super::{Done, GRACE, Plan, Reconciler};
+use super::super::{Done, GRACE, Plan, Reconciler, TABLES};
 use crate::desired::{DesiredFrontend, DesiredSet, ServiceTables};
 use crate::names::{BackendName, Scope, ServiceName, SetName};
 
@@ -30,6 +31,8 @@ pub(super) struct Wish {
     /// Of an address that several services may want.
     pub(super) external: Option<u8>,
     pub(super) ranges: BTreeSet<u8>,
+    /// Packets from outside fall on backends by their hash.
+    pub(super) by_hash: bool,
 }
 
 /// What there should be.
@@ -75,9 +78,11 @@ pub(super) fn tables(service: u8, wish: &Wish) -> ServiceTables {
         known: all(&known),
         affinity_seconds: if wish.affinity { 60 } else { 0 },
         drop_when_empty: false,
+        by_hash: false,
     };
     let mut tables = ServiceTables::default();
-    tables.sets.insert(set(Scope::Cluster), desired(all(&wish.backends)));
+    let by_hash = wish.by_hash && !wish.external_local;
+    tables.sets.insert(set(Scope::Cluster), DesiredSet { by_hash, ..desired(all(&wish.backends)) });
     let internal = set(Scope::Cluster);
     let to = |external: SetName, flags| DesiredFrontend { external, internal: internal.clone(), flags };
     tables.frontends.insert(vip(service), to(internal.clone(), CLUSTER_IP));
@@ -101,17 +106,21 @@ pub(super) fn tables(service: u8, wish: &Wish) -> ServiceTables {
 
 pub(super) fn wish() -> impl Strategy<Value = Wish> {
     let some = || proptest::collection::btree_set(1u8..12, 0..8);
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), proptest::option::of(1u8..3));
+    let by_hash = proptest::bool::weighted(0.3);
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), proptest::option::of(1u8..3), by_hash);
     (some(), some(), some(), flags, proptest::collection::btree_set(0u8..4, 0..3)).prop_map(
-        |(backends, terminating, local, (external_local, affinity, node_port, external), ranges)| Wish {
-            terminating: terminating.difference(&backends).copied().collect(),
-            backends,
-            local,
-            external_local,
-            affinity,
-            node_port,
-            external,
-            ranges,
+        |(backends, terminating, local, (external_local, affinity, node_port, external, by_hash), ranges)| {
+            Wish {
+                terminating: terminating.difference(&backends).copied().collect(),
+                backends,
+                local,
+                external_local,
+                affinity,
+                node_port,
+                external,
+                ranges,
+                by_hash,
+            }
         },
     )
 }
@@ -147,6 +156,8 @@ pub(super) struct World {
     pub(super) now: Instant,
     pub(super) is: Wishes,
     pub(super) sockets: Vec<Socket>,
+    /// What the tables of hashes in the maps lead to, and their digests.
+    pub(super) hashed: BTreeMap<u32, (BTreeSet<u32>, u64)>,
 }
 
 /// Every address that there could be, and from where it is dialled.
@@ -194,20 +205,63 @@ pub(super) fn addresses(wish: &Wish) -> impl Iterator<Item = Addr> {
 impl World {
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        let reconciler = Reconciler::restore(Tables::default(), now);
-        Self { maps: MemoryMaps::default(), reconciler, now, is: Wishes::new(), sockets: Vec::new() }
+        let reconciler = Reconciler::restore(Tables::default(), TABLES, now);
+        Self {
+            maps: MemoryMaps::default(),
+            reconciler,
+            now,
+            is: Wishes::new(),
+            sockets: Vec::new(),
+            hashed: BTreeMap::new(),
+        }
     }
 
     /// Applies a plan; `check` sees the maps after every write.
     pub(super) fn apply(&mut self, changes: &[Change], mut check: impl FnMut(&Tables)) -> Result<(), ()> {
         for change in changes {
             if self.maps.apply(change).is_err() {
+                self.reconciler.refused(change);
                 return Err(());
             }
             self.reconciler.applied(change, self.now);
-            check(&self.maps.tables());
+            if let Change::PutTable(set, table) = change {
+                let members = table.entries().iter().copied().collect();
+                self.hashed.insert(*set, (members, table.digest()));
+            }
+            let tables = self.maps.tables();
+            self.hashes_are_whole(&tables);
+            check(&tables);
         }
         Ok(())
+    }
+
+    /// A set whose backends are chosen by hash has a table, and all that it leads to is there.
+    fn hashes_are_whole(&self, tables: &Tables) {
+        assert!(tables.hashed.len() <= TABLES, "{tables}");
+        for (id, _) in tables.sets.iter().filter(|(_, set)| set.flags & MAGLEV != 0) {
+            let digest = tables.hashed.get(id).unwrap_or_else(|| panic!("set {id} has no table\n{tables}"));
+            let (members, known) = &self.hashed[id];
+            assert_eq!(digest, known);
+            assert!(members.iter().all(|id| tables.backends.contains_key(id)), "{members:?}\n{tables}");
+        }
+    }
+
+    /// Where there is to be a table it is of the backends that there are, no more and no less.
+    pub(super) fn hashes_are_exact(&self) {
+        let tables = self.maps.tables();
+        for (service, wish) in &self.is {
+            let Some(frontend) = tables.frontends.get(&vip(*service)) else { continue };
+            let id = frontend.internal_set;
+            let wanted = wish.by_hash && !wish.external_local && !wish.backends.is_empty();
+            let is_marked = tables.sets.get(&id).is_some_and(|set| set.flags & MAGLEV != 0);
+            assert_eq!(is_marked, tables.hashed.contains_key(&id), "{tables}");
+            assert_eq!(is_marked, wanted, "{tables}");
+            if !is_marked {
+                continue;
+            }
+            let slots = tables.slots.iter().filter(|(key, _)| key.set == id);
+            assert_eq!(self.hashed[&id].0, slots.map(|(_, id)| *id).collect(), "{tables}");
+        }
     }
 
     pub(super) fn plan(&mut self, services: &BTreeSet<u8>, wishes: &Wishes) -> Plan {
@@ -256,7 +310,7 @@ impl World {
             if self.apply(&plan.changes, &mut *check).is_err() {
                 if trouble.crashes {
                     self.reconciler =
-                        Reconciler::restore(self.maps.read().expect("the fake reads"), self.now);
+                        Reconciler::restore(self.maps.read().expect("the fake reads"), TABLES, self.now);
                     // It knows nothing of services that are gone.
                     dirty = next.keys().copied().collect();
                     must_prune = true;
