@@ -13,7 +13,7 @@ use skep_client::{Client, ClientConfig, kubeconfig};
 use skep_node_agent::server::TlsFiles;
 use skep_node_agent::{AgentConfig, PodRouting, TUNNEL_PORT};
 use skep_service_proxy::serve::ServeOptions;
-use skep_service_proxy::{NodePortAddress, ProxyMode, ProxyOptions, TimeoutOptions};
+use skep_service_proxy::{NodePortAddress, ProxyMode, ProxyOptions, TimeoutOptions, XdpChoice};
 use tokio_util::sync::CancellationToken;
 
 use crate::dns::DnsOptions;
@@ -99,6 +99,10 @@ pub(crate) struct NodeOptions {
     /// Choose the backends of what comes from outside by Maglev's hashing: every node chooses alike.
     #[arg(long, env = "SKEP_MAGLEV")]
     pub(crate) maglev: bool,
+    /// Forward packets to services with backends on other nodes by XDP: off, generic, native, or auto, the best that
+    /// works.
+    #[arg(long, env = "SKEP_XDP", default_value_t, value_name = "HOW")]
+    pub(crate) xdp: XdpChoice,
     /// Give all that goes to a cluster IP the node's address; services are then translated by rules.
     #[arg(long)]
     pub(crate) masquerade_all: bool,
@@ -148,6 +152,7 @@ impl NodeOptions {
             masquerade_all: self.masquerade_all,
             free_node_ports: self.free_node_ports,
             maglev: self.maglev,
+            xdp: self.xdp,
             timeouts: TimeoutOptions {
                 tcp_established: seconds(self.conntrack_tcp_timeout_established),
                 udp: seconds(self.conntrack_udp_timeout),

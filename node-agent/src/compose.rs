@@ -12,7 +12,7 @@ use skep_client::{Client, Informer, ListParams, Store, events::Recorder};
 use skep_ebpf_loader::{DataPlane, LoadOptions};
 use skep_network::{NetworkConfig, PodDataPath, PodNetwork};
 use skep_runtime::{Runtime, cgroup::Hierarchies};
-use skep_service_proxy::{HostPorts, ProxyConfig, ProxyMode};
+use skep_service_proxy::{HOUSEKEEPING, HostPorts, ProxyConfig, ProxyMode};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -223,6 +223,7 @@ async fn load_data_plane(config: &AgentConfig, pods_only: bool) -> Result<Arc<Da
         map_memory: config.map_memory,
         pods_only,
         free_node_ports: config.proxy_options.free_node_ports,
+        xdp: config.proxy_options.xdp,
         ..LoadOptions::default()
     };
     // Loading compiles for the kernel: hundreds of milliseconds of CPU.
@@ -373,6 +374,7 @@ fn proxy_config(
         record: Some(config.proxy_record()),
         options: config.proxy_options.clone(),
         serve: config.proxy_serve.clone(),
+        housekeeping: HOUSEKEEPING,
         settled,
         metrics: metrics.proxy.clone(),
     })

@@ -244,6 +244,7 @@ impl World {
                 healthz: Some("0.0.0.0:10256".parse()?),
                 metrics: Some("127.0.0.1:10249".parse()?),
             },
+            housekeeping: Duration::from_secs(1),
             settled,
             metrics: skep_service_proxy::metrics::Metrics::default(),
         };

@@ -15,6 +15,8 @@ mod uplinks;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use skep_ebpf_loader::XdpChoice;
+
 use crate::desired::ServiceTables;
 use crate::error::{Error, Result};
 use crate::mode::ProxyMode;
@@ -52,8 +54,8 @@ pub(crate) struct Synced {
 impl Backend {
     pub(crate) async fn new(config: &ProxyConfig) -> Result<Self> {
         let metrics = config.metrics.clone();
-        if config.options.maglev && config.mode.is_rules() {
-            tracing::warn!(mode = %config.mode, "rules choose backends by chance: Maglev is left out");
+        if config.mode.is_rules() && (config.options.maglev || config.options.xdp != XdpChoice::Off) {
+            tracing::warn!(mode = %config.mode, "Maglev and XDP are left out: rules know neither");
         }
         Ok(match (config.mode, &config.data_plane) {
             (mode @ ProxyMode::Ebpf, _) if config.options.masquerade_all => {
@@ -136,6 +138,14 @@ impl Backend {
             plane.set_node_addresses(addresses)?;
         }
         Ok(())
+    }
+
+    /// What does not run as it was chosen.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        match self {
+            Self::Ebpf(ebpf) => ebpf.complaints(),
+            Self::Nftables(_) | Self::Iptables(_) => Vec::new(),
+        }
     }
 
     /// Brings services in.

@@ -45,4 +45,5 @@ pub use objects::{ServiceView, SliceView};
 pub use options::{NodePortAddress, ProxyOptions, TimeoutOptions};
 pub use reconcile::{Done, Plan, Reconciler};
 pub use rules::TABLE;
-pub use run::{ProxyConfig, run};
+pub use run::{HOUSEKEEPING, ProxyConfig, run};
+pub use skep_ebpf_loader::XdpChoice;

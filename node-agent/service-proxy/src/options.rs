@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use skep_ebpf_loader::XdpChoice;
 
 /// The choices. The default is kube-proxy's, for iptables.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -22,6 +23,8 @@ pub struct ProxyOptions {
     /// Whether backends of what comes from outside are chosen by Maglev's hashing of the flow rather than by chance, so
     /// that every node chooses alike: a flow that another node takes over then keeps its backend. By eBPF only.
     pub maglev: bool,
+    /// How packets to services with backends on other nodes are forwarded before the kernel's stack; by eBPF only.
+    pub xdp: XdpChoice,
 }
 
 /// Some of the node's addresses.

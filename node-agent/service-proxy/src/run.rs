@@ -9,6 +9,7 @@ mod sources;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use skep_client::Client;
@@ -26,6 +27,9 @@ use crate::options::ProxyOptions;
 use crate::serve::{self, Health, HealthChecks, ServeOptions};
 use proxy::Proxy;
 use sources::Sources;
+
+/// How often the proxy keeps house, usually.
+pub const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
 /// What the proxy needs.
 #[derive(Clone, Debug)]
@@ -57,6 +61,8 @@ pub struct ProxyConfig {
     pub options: ProxyOptions,
     /// Where health and metrics are served.
     pub serve: ServeOptions,
+    /// How often flows are collected, backends expired and the node's addresses looked at: [`HOUSEKEEPING`].
+    pub housekeeping: Duration,
     /// Told the mode once it serves everything and the others are gone.
     pub settled: watch::Sender<Option<ProxyMode>>,
     /// Counted into.

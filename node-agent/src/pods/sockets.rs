@@ -44,11 +44,15 @@ pub(super) async fn prune(tools: &SharedTools) -> Result<(), Error> {
     let Some(plane) = tools.data_plane.clone() else { return Ok(()) };
     let folder = tools.node.netns_dir();
     let work = move || {
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let namespaces: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-        plane.keep_skipped(&namespaces)
+        let namespaces: Vec<PathBuf> = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
+            // The first pod makes it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(Error::Config(format!("listing {}: {error}", folder.display()))),
+        };
+        Ok(plane.keep_skipped(&namespaces)?)
     };
-    Ok(tokio::task::spawn_blocking(work).await.map_err(|e| Error::Config(e.to_string()))??)
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::Config(e.to_string()))?
 }
 
 #[cfg(test)]

@@ -48,11 +48,13 @@ pub enum Counter {
     FragmentHeld = 20,
     /// Dropped: a new flow, while other maps took over.
     DropHold = 21,
+    /// Packets that went out again where they came in, without the host's stack.
+    XdpForwarded = 22,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 22;
+    pub const COUNT: u32 = 23;
 
     /// All of them with their names in metrics and tables.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -78,6 +80,7 @@ impl Counter {
         (Self::DropTunnelSource, "drop_tunnel_source"),
         (Self::FragmentHeld, "fragment_held"),
         (Self::DropHold, "drop_hold"),
+        (Self::XdpForwarded, "xdp_forwarded"),
     ];
 }
 

@@ -4,8 +4,10 @@ mod peers;
 mod room;
 mod skip;
 mod stale;
+mod xdp;
 
 pub use peers::{Tunnel, TunnelRange};
+pub use xdp::{XdpChoice, XdpMode, XdpState};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -24,7 +26,7 @@ use crate::kernel_map::KernelMap;
 use crate::links::{self, POD_HOOKS, UPLINK_HOOKS};
 use crate::migrate::Before;
 use crate::pins::{self, Pins};
-use crate::programs::{BIND_PROGRAMS, COLLECT, Programs, SOCKET_PROGRAMS, socket_programs};
+use crate::programs::{BIND_PROGRAMS, COLLECT, Programs, SOCKET_PROGRAMS, XDP, socket_programs};
 use crate::service_maps::{KernelServiceMaps, Prefix};
 use crate::sizes;
 use crate::sockets::Cookies;
@@ -50,6 +52,8 @@ pub struct LoadOptions {
     pub pods_only: bool,
     /// Let processes of the node bind ports that are node ports of services.
     pub free_node_ports: bool,
+    /// How packets to services with backends elsewhere are forwarded at uplinks before the kernel's stack.
+    pub xdp: XdpChoice,
 }
 
 /// A pod's place on this node.
@@ -75,6 +79,8 @@ pub struct DataPlane {
     cap: u64,
     cookies: Mutex<Cookies>,
     free_node_ports: bool,
+    xdp: XdpChoice,
+    xdp_states: Mutex<BTreeMap<u32, XdpState>>,
     object: Option<Vec<u8>>,
     endpoints: KernelMap<Addr, node::Endpoint>,
     keep_source: KernelMap<Prefix<Addr>, u32>,
@@ -113,7 +119,7 @@ impl DataPlane {
     /// # Errors
     /// When the build has no object, there is no cgroup v2, or the kernel refuses.
     pub fn load(options: LoadOptions) -> Result<Self> {
-        let LoadOptions { pin_dir, cgroup, map_sizes, map_memory, object, pods_only, free_node_ports } =
+        let LoadOptions { pin_dir, cgroup, map_sizes, map_memory, object, pods_only, free_node_ports, xdp } =
             options;
         let pins = Pins { root: pin_dir };
         let cgroup = pins::cgroup(cgroup.as_deref())?;
@@ -150,6 +156,8 @@ impl DataPlane {
             cap: map_memory.unwrap_or_else(sizes::usual_cap),
             cookies: Mutex::default(),
             free_node_ports,
+            xdp,
+            xdp_states: Mutex::default(),
             object,
         })
     }
@@ -210,7 +218,9 @@ impl DataPlane {
         let mut programs = self.programs();
         UPLINK_HOOKS
             .into_iter()
-            .try_for_each(|hook| links::attach_interface(&mut programs, &self.pins, ifindex, hook))
+            .try_for_each(|hook| links::attach_interface(&mut programs, &self.pins, ifindex, hook))?;
+        drop(programs);
+        self.follow_xdp(ifindex)
     }
 
     /// Undoes [`attach_uplink`](Self::attach_uplink); not attached is success.
@@ -218,6 +228,7 @@ impl DataPlane {
     /// # Errors
     /// When the kernel refuses.
     pub fn detach_uplink(&self, ifindex: u32) -> Result<()> {
+        self.forget_xdp(ifindex)?;
         UPLINK_HOOKS.into_iter().try_for_each(|hook| links::detach_interface(&self.pins, ifindex, hook))
     }
 
@@ -298,6 +309,7 @@ impl DataPlane {
         let all = frontends.chain(sets).chain(members).chain(backends);
         self.tables().apply_all(&all.collect::<Vec<Change>>()).1?;
         self.sockets.store(false, Ordering::Relaxed);
+        self.detach_every_xdp()?;
         links::detach_sockets(&self.pins, SOCKET_PROGRAMS)
     }
 
@@ -346,6 +358,18 @@ impl DataPlane {
         let programs = self.programs();
         let ran =
             sys::test_run(programs.fd(program)?, packet, repeat).map_err(Error::on("running a program"))?;
+        Ok(TestRun { verdict: ran.verdict, packet: ran.packet, nanoseconds: ran.duration })
+    }
+
+    /// Runs the XDP program on a packet that comes in at an interface of this thread's network namespace, where it is
+    /// attached natively; for tests and measurements.
+    ///
+    /// # Errors
+    /// When the program is not loaded or the kernel refuses.
+    pub fn test_run_xdp(&self, ifindex: u32, packet: &[u8], repeat: u32) -> Result<TestRun> {
+        let programs = self.programs();
+        let ran = sys::test_run_at(programs.fd(XDP)?, packet, repeat, ifindex)
+            .map_err(Error::on("running a program"))?;
         Ok(TestRun { verdict: ran.verdict, packet: ran.packet, nanoseconds: ran.duration })
     }
 

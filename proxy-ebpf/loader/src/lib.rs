@@ -26,7 +26,9 @@ pub mod sockets;
 mod sys;
 pub mod tables;
 
-pub use data_plane::{DataPlane, Endpoint, LoadOptions, TestRun, Tunnel, TunnelRange};
+pub use data_plane::{
+    DataPlane, Endpoint, LoadOptions, TestRun, Tunnel, TunnelRange, XdpChoice, XdpMode, XdpState,
+};
 pub use error::{Error, Result};
 pub use pins::LAYOUT_FOLDER;
 pub use programs::OBJECT;

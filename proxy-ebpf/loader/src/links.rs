@@ -12,7 +12,7 @@ use aya::util::KernelVersion;
 
 use crate::error::{Error, Result};
 use crate::pins::Pins;
-use crate::programs::{HOST_OUT, POD_IN, Programs, TUNNEL_IN, TUNNEL_OUT, UPLINK_IN};
+use crate::programs::{HOST_OUT, POD_IN, Programs, TUNNEL_IN, TUNNEL_OUT, UPLINK_IN, XDP};
 use crate::sys;
 
 /// Which way packets pass a tc program.
@@ -92,7 +92,7 @@ pub(crate) fn attach_sockets(
             program,
             |info| info.cgroup() == id,
             folder.as_raw_fd().cast_unsigned(),
-            attach_type,
+            (attach_type, 0),
         )
         .map_err(Error::on(format!("attaching {name} at {}", cgroup.display())))?;
     }
@@ -119,19 +119,25 @@ pub(crate) fn attach_interface(programs: &mut Programs, pins: &Pins, ifindex: u3
     if has_tcx() {
         let pin = pins.links().join(format!("{}-{ifindex}", hook.pin));
         let program = programs.fd(hook.program)?;
-        return adopt_or_create(&pin, program, |info| info.ifindex() == ifindex, ifindex, hook.side.tcx())
-            .map_err(Error::on(action()));
+        return adopt_or_create(
+            &pin,
+            program,
+            |info| info.ifindex() == ifindex,
+            ifindex,
+            (hook.side.tcx(), 0),
+        )
+        .map_err(Error::on(action()));
     }
     let interface = interface_name(ifindex).map_err(Error::on(action()))?;
     attach_clsact(programs, &interface, hook).map_err(|error| Error::kernel(action(), error))
 }
 
-fn adopt_or_create(
+pub(crate) fn adopt_or_create(
     pin: &Path,
     program: std::os::fd::BorrowedFd<'_>,
     is_target: impl Fn(&sys::LinkInfo) -> bool,
     target: u32,
-    attach_type: u32,
+    (attach_type, flags): (u32, u32),
 ) -> io::Result<()> {
     match sys::open_pinned(pin) {
         Ok(link) => {
@@ -147,7 +153,7 @@ fn adopt_or_create(
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let link = sys::link_create(program, target, attach_type)?;
+    let link = sys::link_create(program, target, attach_type, flags)?;
     sys::pin(link.as_fd(), pin)
 }
 
@@ -171,6 +177,9 @@ pub(crate) fn detach_interface(pins: &Pins, ifindex: u32, hook: Hook) -> Result<
 /// Swaps the loaded programs into every link that is already pinned to an interface.
 pub(crate) fn refresh_interfaces(programs: &mut Programs, pins: &Pins) -> Result<()> {
     for name in pins.link_names()? {
+        if name.starts_with("xdp-") {
+            refresh_xdp(programs, &pins.links().join(&name))?;
+        }
         let Some((hook, ifindex)) = parse_name(&name) else { continue };
         if interface_name(ifindex).is_ok() {
             attach_interface(programs, pins, ifindex, hook)?;
@@ -179,6 +188,21 @@ pub(crate) fn refresh_interfaces(programs: &mut Programs, pins: &Pins) -> Result
         }
     }
     Ok(())
+}
+
+/// Swaps the XDP program into a link; one whose interface is gone goes, and so does one when there is no program.
+fn refresh_xdp(programs: &Programs, pin: &Path) -> Result<()> {
+    let link = sys::open_pinned(pin).map_err(Error::on(format!("opening pinned link {}", pin.display())))?;
+    let is_there = sys::link_info(link.as_fd()).is_ok_and(|info| info.ifindex() != 0);
+    let swapped = match programs.fd(XDP) {
+        Ok(program) if is_there => sys::link_update(link.as_fd(), program).is_ok(),
+        _ => false,
+    };
+    if swapped {
+        return Ok(());
+    }
+    tracing::debug!(pin = %pin.display(), "an XDP program is detached");
+    fs::remove_file(pin).map_err(Error::on(format!("detaching {}", pin.display())))
 }
 
 fn parse_name(name: &str) -> Option<(Hook, u32)> {

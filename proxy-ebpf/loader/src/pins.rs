@@ -6,7 +6,7 @@
 //! PIN_DIR/maps-v2/<name>-old  the one whose place it has taken, until all programs use the new one
 //! PIN_DIR/maps-v2-next/       the folder while it is filled from an earlier layout's maps
 //! PIN_DIR/links/<name>        connect4 ..., pod-<ifindex>, pod-out-<ifindex>, uplink-in-<ifindex>, uplink-out-<ifindex>,
-//!                             tunnel-in-<ifindex>, tunnel-out-<ifindex>
+//!                             tunnel-in-<ifindex>, tunnel-out-<ifindex>, xdp-native-<ifindex>, xdp-generic-<ifindex>
 //! ```
 
 use std::fs;

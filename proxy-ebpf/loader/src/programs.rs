@@ -71,6 +71,8 @@ pub(crate) const POD_IN: &str = "skep_pod_in";
 pub(crate) const TUNNEL_IN: &str = "skep_tunnel_in";
 /// What goes to other nodes through the tunnel.
 pub(crate) const TUNNEL_OUT: &str = "skep_tunnel_out";
+/// What comes in over an uplink, before anything else.
+pub(crate) const XDP: &str = "skep_xdp";
 /// The collector of ended flows.
 pub(crate) const COLLECT: &str = "skep_collect";
 
@@ -78,6 +80,7 @@ pub(crate) const COLLECT: &str = "skep_collect";
 pub(crate) struct Programs {
     object: Ebpf,
     has_collect: bool,
+    without_xdp: Option<String>,
 }
 
 impl Programs {
@@ -120,12 +123,26 @@ impl Programs {
         if has_collect {
             load_one(&mut object, COLLECT)?;
         }
-        Ok(Self { object, has_collect })
+        // Nobody needs it: what it would do is done without it.
+        let without_xdp = if kernel < KernelVersion::new(5, 18, 0) {
+            Some("the XDP program needs Linux 5.18".to_owned())
+        } else if let Err(error) = load_one(&mut object, XDP) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "nothing is forwarded by XDP");
+            Some(error.to_string())
+        } else {
+            None
+        };
+        Ok(Self { object, has_collect, without_xdp })
     }
 
     /// Whether flows can be collected in the kernel.
     pub(crate) fn has_collect(&self) -> bool {
         self.has_collect
+    }
+
+    /// Why the XDP program is not loaded, if it is not.
+    pub(crate) fn without_xdp(&self) -> Option<&str> {
+        self.without_xdp.as_deref()
     }
 
     /// A loaded program's descriptor.
@@ -167,6 +184,7 @@ fn load_one(object: &mut Ebpf, name: &'static str) -> Result<()> {
         Some(Program::CgroupSockAddr(program)) => program.load(),
         Some(Program::CgroupSock(program)) => program.load(),
         Some(Program::SchedClassifier(program)) => program.load(),
+        Some(Program::Xdp(program)) => program.load(),
         _ => return Err(Error::MissingProgram(name)),
     }
     .map_err(|error| refused(name, error))

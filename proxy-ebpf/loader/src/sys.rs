@@ -27,6 +27,7 @@ const OBJ_GET: u32 = 7;
 const PROG_TEST_RUN: u32 = 10;
 const OBJ_INFO: u32 = 15;
 const LINK_CREATE: u32 = 28;
+const LINK_DETACH: u32 = 34;
 const LINK_UPDATE: u32 = 29;
 
 #[repr(C)]
@@ -248,8 +249,13 @@ pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 }
 
 /// Attaches a program by a link; `target` is a cgroup's descriptor or an interface's index.
-pub(crate) fn link_create(program: BorrowedFd<'_>, target: u32, attach_type: u32) -> io::Result<OwnedFd> {
-    let mut attributes = Link { first: raw(program), second: target, attach_type, ..Link::default() };
+pub(crate) fn link_create(
+    program: BorrowedFd<'_>,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    let mut attributes = Link { first: raw(program), second: target, attach_type, flags, ..Link::default() };
     bpf(LINK_CREATE, &mut attributes).map(owned)
 }
 
@@ -257,6 +263,12 @@ pub(crate) fn link_create(program: BorrowedFd<'_>, target: u32, attach_type: u32
 pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes = Link { first: raw(link), second: raw(program), ..Link::default() };
     bpf(LINK_UPDATE, &mut attributes).map(|_| ())
+}
+
+/// Ends a link's attachment at once; removing its pin ends it a moment later.
+pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = Link { first: raw(link), ..Link::default() };
+    bpf(LINK_DETACH, &mut attributes).map(|_| ())
 }
 
 /// The cookie of this thread's network namespace, as programs see it. Linux 5.14.
@@ -288,8 +300,24 @@ pub(crate) struct Ran {
     pub(crate) duration: u32,
 }
 
-/// Runs a tc program on a packet.
+/// Runs a tc or XDP program on a packet.
 pub(crate) fn test_run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Result<Ran> {
+    run_test(program, packet, repeat, &[])
+}
+
+/// Runs an XDP program on a packet that comes in at an interface of this thread's network namespace, which has such a
+/// program in its driver.
+pub(crate) fn test_run_at(
+    program: BorrowedFd<'_>,
+    packet: &[u8],
+    repeat: u32,
+    ifindex: u32,
+) -> io::Result<Ran> {
+    // The words of `struct xdp_md`: data, its end, meta data, interface, queue, and the interface it goes to.
+    run_test(program, packet, repeat, &[0, packet.len() as u32, 0, ifindex, 0, 0])
+}
+
+fn run_test(program: BorrowedFd<'_>, packet: &[u8], repeat: u32, context: &[u32]) -> io::Result<Ran> {
     let mut out = vec![0; packet.len() + 256];
     let mut attributes = TestRun {
         program: raw(program),
@@ -298,6 +326,8 @@ pub(crate) fn test_run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> i
         data_in: packet.as_ptr() as u64,
         data_out: out.as_mut_ptr() as u64,
         repeat,
+        context_size_in: size_of_val(context) as u32,
+        context_in: if context.is_empty() { 0 } else { context.as_ptr() as u64 },
         ..TestRun::default()
     };
     bpf(PROG_TEST_RUN, &mut attributes)?;

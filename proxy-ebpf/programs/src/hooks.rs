@@ -135,13 +135,13 @@ fn through_stack() -> bool {
 }
 
 /// The packet has no verdict yet: a flow is to be opened.
-const PLANNED: i32 = -2;
+pub const PLANNED: i32 = -2;
 /// The packet has no verdict yet: its sender is to be told that nobody serves.
-const NOBODY: i32 = -3;
+pub const NOBODY: i32 = -3;
 
 /// What becomes of the first packet of a flow to a service, or the verdict on it.
 #[inline(never)]
-fn balance(packet: &Packet, frontend: &Frontend, origin: Origin, plan: &mut Plan) -> i32 {
+pub fn balance(packet: &Packet, frontend: &Frontend, origin: Origin, plan: &mut Plan) -> i32 {
     let outside = origin == Origin::Outside;
     let set_id = if outside { frontend.external_set } else { frontend.internal_set };
     if !may_come(frontend, &packet.tuple.src) {

@@ -4,6 +4,7 @@
 //! - `socket`: connect, sendmsg, recvmsg and getpeername of both families; a virtual address becomes a backend once.
 //! - `bind`: keeps node ports for services.
 //! - `hooks`: tc programs of the uplink (both ways) and of the host's end of a pod's interface pair.
+//! - `xdp`: what comes in over an uplink and goes out again over the same one.
 //! - `tunnel`: tc programs of the device that leads to nodes on other segments.
 //! - `collect`: walks the flows and removes those that are over; run by user space through a test run.
 //!
@@ -33,6 +34,7 @@ mod socket;
 mod too_big;
 mod tunnel;
 mod work;
+mod xdp;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

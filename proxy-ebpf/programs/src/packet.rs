@@ -3,7 +3,7 @@
 use skep_ebpf_abi::flow::Tuple;
 use skep_ebpf_abi::{Addr, ICMP, ICMP_V6, SCTP, TCP, UDP};
 
-use crate::skb::Skb;
+use crate::skb::{Bytes, Skb};
 use crate::work::{Work, settled, work};
 
 /// The length of an Ethernet header.
@@ -54,7 +54,7 @@ pub struct Packet {
 impl Packet {
     /// Where the packet ends according to its own header; a frame may be longer.
     #[inline(always)]
-    pub fn end(&self, skb: Skb) -> Option<u32> {
+    pub fn end<B: Bytes>(&self, skb: B) -> Option<u32> {
         let (at, header) = if self.v4 { (2, 0) } else { (4, 40) };
         let length: u16 = skb.load(self.l3 + at)?;
         Some(self.l3 + header + u32::from(u16::from_be(length)))
@@ -65,12 +65,17 @@ impl Packet {
 /// parsed.
 #[inline(always)]
 pub fn parse(skb: Skb) -> Option<&'static mut Work> {
+    parse_as(skb, skb.protocol())
+}
+
+/// Parses a packet of this kind.
+#[inline(always)]
+pub fn parse_as<B: Bytes>(bytes: B, protocol: u32) -> Option<&'static mut Work> {
     let work = work()?;
-    let protocol = skb.protocol();
     if protocol == ETH_V4 {
-        parse_v4(skb, L3, true, &mut work.packet)?;
+        parse_v4(bytes, L3, true, &mut work.packet)?;
     } else if protocol == ETH_V6 {
-        parse_v6(skb, L3, true, &mut work.packet)?;
+        parse_v6(bytes, L3, true, &mut work.packet)?;
     } else {
         return None;
     }
@@ -90,7 +95,7 @@ pub fn parse_quoted(skb: Skb, work: &mut Work) -> Option<&mut Work> {
 }
 
 #[inline(always)]
-fn parse_v4(skb: Skb, l3: u32, whole: bool, into: &mut Packet) -> Option<()> {
+fn parse_v4<B: Bytes>(skb: B, l3: u32, whole: bool, into: &mut Packet) -> Option<()> {
     let words: [u32; 5] = skb.load(l3)?;
     let first = words[0].to_ne_bytes();
     let header = u32::from(first[0] & 0x0f) * 4;
@@ -117,7 +122,7 @@ fn parse_v4(skb: Skb, l3: u32, whole: bool, into: &mut Packet) -> Option<()> {
 }
 
 #[inline(always)]
-fn parse_v6(skb: Skb, l3: u32, whole: bool, into: &mut Packet) -> Option<()> {
+fn parse_v6<B: Bytes>(skb: B, l3: u32, whole: bool, into: &mut Packet) -> Option<()> {
     let words: [u32; 10] = skb.load(l3)?;
     if words[0].to_ne_bytes()[0] >> 4 != 6 {
         return None;
@@ -170,7 +175,7 @@ fn parse_v6(skb: Skb, l3: u32, whole: bool, into: &mut Packet) -> Option<()> {
 }
 
 #[inline(always)]
-fn transport(skb: Skb, packet: &mut Packet, later_fragment: bool, whole: bool) -> Option<()> {
+fn transport<B: Bytes>(skb: B, packet: &mut Packet, later_fragment: bool, whole: bool) -> Option<()> {
     if later_fragment {
         packet.content = Content::Fragment;
         return Some(());

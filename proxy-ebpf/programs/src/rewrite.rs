@@ -6,7 +6,7 @@ use skep_ebpf_abi::flow::Tuple;
 use skep_ebpf_abi::{ICMP, ICMP_V6, SCTP, TCP, UDP};
 
 use crate::packet::{Content, Packet};
-use crate::skb::{Refused, Skb, difference};
+use crate::skb::{Bytes, Refused, Skb, difference};
 use crate::work::Work;
 
 /// Where a transport header keeps its checksum, and how the helper is to treat it.
@@ -73,7 +73,7 @@ pub fn address_difference(v4: bool, from: &Tuple, to: &Tuple) -> u32 {
 
 /// Stores both addresses of a header at `l3`.
 #[inline(always)]
-pub fn write_addresses(skb: Skb, v4: bool, l3: u32, to: &Tuple) -> Result<(), Refused> {
+pub fn write_addresses<B: Bytes>(skb: B, v4: bool, l3: u32, to: &Tuple) -> Result<(), Refused> {
     if v4 { skb.store(l3 + 12, &v4_pair(to)) } else { skb.store(l3 + 8, &[to.src, to.dst]) }
 }
 

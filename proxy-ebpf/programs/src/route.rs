@@ -67,23 +67,7 @@ pub fn deliver(skb: Skb, work: &Work) -> i32 {
 /// Routes the packet by the kernel's tables. The stack itself would refuse it: its source may be the node's own.
 #[inline(never)]
 fn to_neighbour(skb: Skb, packet: &Packet, to: &Tuple) -> i32 {
-    let family = if packet.v4 { AF_INET } else { AF_INET6 };
-    let (src, dst) = if packet.v4 {
-        ([to.src.v4_word_be(), 0, 0, 0], [to.dst.v4_word_be(), 0, 0, 0])
-    } else {
-        (to.src.words_be, to.dst.words_be)
-    };
-    let Some(query) = fib_query() else { return TC_ACT_SHOT };
-    query[0] = u32::from_ne_bytes([family, packet.protocol, 0, 0]);
-    query[2] = skb.ifindex();
-    query[4] = src[0];
-    query[5] = src[1];
-    query[6] = src[2];
-    query[7] = src[3];
-    query[8] = dst[0];
-    query[9] = dst[1];
-    query[10] = dst[2];
-    query[11] = dst[3];
+    let Some(query) = way(packet, to, skb.ifindex()) else { return TC_ACT_SHOT };
     // SAFETY: the query is as large as the helper's structure.
     let found = unsafe { bpf_fib_lookup(skb.raw.cast(), query.as_mut_ptr().cast(), 64, 0) };
     if found == i64::from(BPF_FIB_LKUP_RET_FRAG_NEEDED) {
@@ -108,6 +92,29 @@ fn to_neighbour(skb: Skb, packet: &Packet, to: &Tuple) -> i32 {
     const { assert!(core::mem::size_of::<bpf_redir_neigh>() == 20) };
     // SAFETY: the words of `struct bpf_redir_neigh`: family and address.
     unsafe { bpf_redirect_neigh(query[2], next.as_mut_ptr().cast(), 20, 0) as i32 }
+}
+
+/// The question where a packet that came in at an interface goes as `to`.
+#[inline(always)]
+pub fn way(packet: &Packet, to: &Tuple, ifindex: u32) -> Option<&'static mut [u32; 16]> {
+    let family = if packet.v4 { AF_INET } else { AF_INET6 };
+    let (src, dst) = if packet.v4 {
+        ([to.src.v4_word_be(), 0, 0, 0], [to.dst.v4_word_be(), 0, 0, 0])
+    } else {
+        (to.src.words_be, to.dst.words_be)
+    };
+    let query = fib_query()?;
+    query[0] = u32::from_ne_bytes([family, packet.protocol, 0, 0]);
+    query[2] = ifindex;
+    query[4] = src[0];
+    query[5] = src[1];
+    query[6] = src[2];
+    query[7] = src[3];
+    query[8] = dst[0];
+    query[9] = dst[1];
+    query[10] = dst[2];
+    query[11] = dst[3];
+    Some(query)
 }
 
 /// The words of `struct bpf_fib_lookup`, all zero: family and protocol; ports and length; interface; class; source

@@ -20,6 +20,26 @@ pub struct Skb {
 /// A helper refused.
 pub struct Refused;
 
+/// A packet as a hook sees it: a buffer here, a frame before there is one in `xdp`.
+pub trait Bytes: Copy {
+    /// Reads plain data at `offset`.
+    fn load<T: Copy>(self, offset: u32) -> Option<T>;
+    /// Writes plain data at `offset`.
+    fn store<T: Copy>(self, offset: u32, value: &T) -> Result<(), Refused>;
+}
+
+impl Bytes for Skb {
+    #[inline(always)]
+    fn load<T: Copy>(self, offset: u32) -> Option<T> {
+        Self::load(self, offset)
+    }
+
+    #[inline(always)]
+    fn store<T: Copy>(self, offset: u32, value: &T) -> Result<(), Refused> {
+        Self::store(self, offset, value)
+    }
+}
+
 impl Skb {
     /// Reads plain data at `offset`.
     #[inline(always)]
@@ -148,8 +168,9 @@ impl Skb {
     }
 }
 
+/// Whether a helper did what it should.
 #[inline(always)]
-fn done(result: i64) -> Result<(), Refused> {
+pub fn done(result: i64) -> Result<(), Refused> {
     if result == 0 { Ok(()) } else { Err(Refused) }
 }
 

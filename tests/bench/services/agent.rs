@@ -73,6 +73,7 @@ async fn work(arguments: &AgentArguments) -> Result<()> {
         record: Some(arguments.run_dir.join("proxy.json")),
         options: skep_service_proxy::ProxyOptions::default(),
         serve: ServeOptions::default(),
+        housekeeping: skep_service_proxy::HOUSEKEEPING,
         settled,
         metrics: skep_service_proxy::metrics::Metrics::default(),
     };

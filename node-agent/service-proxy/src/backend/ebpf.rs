@@ -93,6 +93,11 @@ impl Ebpf {
         Ok(())
     }
 
+    /// What does not run as it was chosen.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        self.plane.xdp_complaints()
+    }
+
     /// Brings services into the maps. When they do not all fit, each is tried by itself, so that one without room
     /// does not keep the others from losing a dead endpoint.
     pub(crate) async fn sync(

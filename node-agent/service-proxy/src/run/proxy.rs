@@ -23,8 +23,6 @@ use crate::metrics::PolicyLabels;
 use crate::names::ServiceName;
 use crate::serve::{Health, HealthChecks};
 
-/// How often flows are collected, backends expired and the node's addresses looked at.
-const HOUSEKEEPING: Duration = Duration::from_secs(10);
 /// The first and the longest pause after a failure.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
@@ -35,6 +33,8 @@ pub(super) struct Proxy {
     node: NodeView,
     /// All addresses of the node.
     addresses: Vec<IpAddr>,
+    /// What does not run as it was chosen, as it was told.
+    complaints: Vec<String>,
     /// Whether other modes have been removed since the start.
     settled: bool,
     /// What could not be brought in, and when it is tried again.
@@ -70,6 +70,7 @@ impl Proxy {
             backend,
             node,
             addresses: Vec::new(),
+            complaints: Vec::new(),
             settled: false,
             failed: Work::default(),
             retry_at: Instant::now(),
@@ -87,7 +88,7 @@ impl Proxy {
             return Ok(());
         }
         self.sources.dirty.add_all();
-        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        let mut housekeeping = tokio::time::interval(self.config.housekeeping);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             // Cancel-safe: the notice is kept when it is not awaited, a tick that is missed comes again, and work is
@@ -122,6 +123,24 @@ impl Proxy {
         }
     }
 
+    /// Says on the node, once, what does not run as it was chosen.
+    fn complain(&mut self, complaints: Vec<String>) {
+        for complaint in complaints.iter().filter(|complaint| !self.complaints.contains(complaint)) {
+            tracing::warn!("{complaint}");
+            self.recorder.event(&self.own_node(), EventType::Warning, "XdpFallback", complaint);
+        }
+        self.complaints = complaints;
+    }
+
+    fn own_node(&self) -> ObjectReference {
+        ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(self.config.node_name.clone()),
+            uid: Some(self.config.node_name.clone()),
+            ..ObjectReference::default()
+        }
+    }
+
     fn tell(&self, error: &Error) {
         self.config.metrics.failures.inc();
         tracing::warn!(
@@ -131,13 +150,7 @@ impl Proxy {
         );
         let message =
             format!("cannot bring services into the kernel ({}): {}", self.config.mode, error.chain());
-        let node = ObjectReference {
-            kind: Some("Node".to_owned()),
-            name: Some(self.config.node_name.clone()),
-            uid: Some(self.config.node_name.clone()),
-            ..ObjectReference::default()
-        };
-        self.recorder.event(&node, EventType::Warning, "FailedToSyncServices", &message);
+        self.recorder.event(&self.own_node(), EventType::Warning, "FailedToSyncServices", &message);
     }
 
     /// Says on a service what is wrong with it on this node.
@@ -284,6 +297,7 @@ impl Proxy {
     }
 
     async fn keep_house(&mut self) -> Result<()> {
+        self.complain(self.backend.complaints());
         let intact = self.backend.keep_house().await?;
         self.config.metrics.backends.set(self.backend.backends() as i64);
         if !intact || node_addresses(&self.config.node_addresses)? != self.addresses {
