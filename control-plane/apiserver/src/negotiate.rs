@@ -127,8 +127,13 @@ pub fn form(headers: &HeaderMap, offer: Offer) -> Result<Form, ApiError> {
     for clause in &clauses {
         let Some(encoding) = encoding(&clause.media_type) else { continue };
         let Some(shape) = shape(clause) else { continue };
-        // Tables and metadata have a protobuf form whatever they are made of.
-        if encoding == Encoding::Protobuf && !offer.protobuf && shape.0 == Shape::Object {
+        // Metadata has a protobuf form whatever it is made of, a table has none.
+        let encodes = match shape.0 {
+            Shape::Object => offer.protobuf,
+            Shape::Metadata => true,
+            Shape::Table => false,
+        };
+        if encoding == Encoding::Protobuf && !encodes {
             continue;
         }
         if shape.0 != Shape::Object && !offer.shapes {

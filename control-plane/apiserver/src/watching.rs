@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 
 use axum::body::Body;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures::stream;
 use http::header::CONTENT_TYPE;
@@ -63,7 +65,10 @@ impl Framer {
                     "metadata": {"resourceVersion": revision.to_string(), "creationTimestamp": null},
                 });
                 if *initial_end {
-                    object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+                    object["metadata"]["annotations"] = json!({
+                        "k8s.io/initial-events-end": "true",
+                        "kubernetes.io/initial-events-list-blueprint": self.blueprint(),
+                    });
                 }
                 self.value("BOOKMARK", &object)
             }
@@ -137,6 +142,22 @@ impl Framer {
             }
         };
         self.raw(kind, shaped.as_ref().unwrap_or(object))
+    }
+
+    /// An empty list in the form of the watch, in base64: clients put into it what they were told, and read it as
+    /// they read lists.
+    fn blueprint(&self) -> String {
+        let Form { shape, version, .. } = self.form;
+        let kind = self.kind.list_kind();
+        let list = match shape {
+            Shape::Object => json!({
+                "kind": kind.kind, "apiVersion": kind.api_version(), "metadata": {}, "items": [],
+            }),
+            Shape::Metadata => table::partial_metadata_list(json!({}), [], version),
+            Shape::Table => table::table(json!({}), None, Vec::new(), version),
+        };
+        let encoding = if self.is_text() { Encoding::Json } else { Encoding::Protobuf };
+        encode(encoding, &kind_of(&list), &list).map(|list| STANDARD.encode(list)).unwrap_or_default()
     }
 
     fn raw(&self, kind: &str, object: &Value) -> Bytes {

@@ -57,7 +57,9 @@ pub(super) enum Framing {
 
 /// Offers what we speak.
 pub(super) fn offer(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
-    upgrade.protocols([V5, V4, V4_TEXT, V1, V1_TEXT]).max_message_size(MAX_MESSAGE)
+    // A frame is taken in whole before it is a message: it has the same limit.
+    let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
+    upgrade.protocols([V5, V4, V4_TEXT, V1, V1_TEXT])
 }
 
 pub(super) fn agreed(socket: &WebSocket) -> (Dialect, Framing) {

@@ -51,7 +51,8 @@ pub(super) async fn get(
 ) -> Result<Response, Refusal> {
     let upgrade = upgrade.map_err(|_| Refusal::bad_request("Upgrade request required"))?;
     let netns = node.network_namespace(&namespace, &pod)?;
-    let upgrade = upgrade.max_message_size(MAX_MESSAGE).protocols([TUNNEL, BINARY, BASE64]);
+    let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
+    let upgrade = upgrade.protocols([TUNNEL, BINARY, BASE64]);
     if upgrade.selected_protocol().is_some_and(|protocol| protocol == TUNNEL) {
         let run = move |socket| open.until_closed(streams::run(spdy::tunnel(socket), netns));
         return Ok(upgrade.on_upgrade(run));

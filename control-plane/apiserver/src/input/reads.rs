@@ -81,12 +81,13 @@ pub fn list_options(query: &Query, namespace: &str) -> Result<ListOptions, ApiEr
         errors.push(Error::forbidden(&Path::new("sendInitialEvents"), text));
     }
     check(errors)?;
-    // Less than nothing is no limit, as upstream takes it.
-    let limit = if query.get("limit").is_some_and(|limit| limit.parse::<i64>().is_ok_and(|n| n < 0)) {
-        0
-    } else {
-        query.number("limit")?.unwrap_or_default()
+    let limit = match query.get("limit") {
+        // Less than nothing is no limit, as upstream takes it.
+        Some(limit) if limit.parse::<i64>().is_ok_and(|limit| limit < 0) => 0,
+        _ => query.number("limit")?.unwrap_or_default(),
     };
+    // What is at hand comes whole: clients that ask for it count on that, and page otherwise.
+    let limit = if version == Some("0") && token.is_none() { 0 } else { limit };
     Ok(ListOptions {
         filter: filter(query, namespace, "")?,
         resource_version: resource_version(query)?,

@@ -30,7 +30,7 @@ fn field(bytes: &[u8]) -> (u8, &[u8], &[u8]) {
 }
 
 /// A sealed object.
-fn protobuf(bytes: &[u8]) -> Value {
+pub(super) fn protobuf(bytes: &[u8]) -> Value {
     codec::decode(PROTOBUF, bytes, None, FieldValidation::Strict).expect("protobuf").object
 }
 

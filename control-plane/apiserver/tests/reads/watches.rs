@@ -65,6 +65,14 @@ fn ends_initial(frame: &Value) -> bool {
     frame["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"] == "true"
 }
 
+/// The empty list that the end of the initial events brings.
+fn blueprint(object: &Value) -> Vec<u8> {
+    use base64::Engine as _;
+    let text = &object["metadata"]["annotations"]["kubernetes.io/initial-events-list-blueprint"];
+    let text = text.as_str().unwrap_or_else(|| panic!("no list in {object}"));
+    base64::engine::general_purpose::STANDARD.decode(text).expect("base64")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn initial_events_come_as_asked_for() {
     let server = Server::start().await;
@@ -112,6 +120,12 @@ async fn initial_events_come_as_asked_for() {
             let frame = watch.next().await.expect("a bookmark");
             assert_eq!(frame["type"], "BOOKMARK", "{query}: {frame}");
             assert!(ends_initial(&frame), "{query}: {frame}");
+            let list: Value = serde_json::from_slice(&blueprint(&frame["object"])).expect("JSON");
+            assert_eq!(
+                list,
+                json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {}, "items": []})
+            );
+
             assert_eq!(
                 (&frame["object"]["kind"], &frame["object"]["apiVersion"]),
                 (&json!("ConfigMap"), &json!("v1"))
@@ -269,4 +283,45 @@ async fn one_change_is_told_in_all_forms() {
             .collect();
         assert_eq!(names, ["a", "b"], "{accept}");
     }
+}
+
+/// The end of the initial events brings an empty list in the watch's own form.
+#[tokio::test(flavor = "multi_thread")]
+async fn initial_events_end_with_an_empty_list_of_the_form() {
+    let server = Server::start().await;
+    let proto = "application/vnd.kubernetes.protobuf";
+    for (accept, kind) in [
+        ("application/json;as=Table;g=meta.k8s.io;v=v1".to_owned(), "Table"),
+        (
+            "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1".to_owned(),
+            "PartialObjectMetadataList",
+        ),
+        (proto.to_owned(), "ConfigMapList"),
+        (format!("{proto};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"), "PartialObjectMetadataList"),
+        // There is no table in protobuf: the next best is taken.
+        (format!("{proto};as=Table;g=meta.k8s.io;v=v1,{proto}"), "ConfigMapList"),
+    ] {
+        let path = format!(
+            "{MAPS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true\
+             &timeoutSeconds=1"
+        );
+        let request = Request::get(path).header("accept", &accept).body(Body::empty()).expect("a request");
+        let bytes = server.raw(request).await.into_body().collect().await.expect("a body").to_bytes();
+        let (object, list) = if accept.starts_with(proto) {
+            let (event, object) = super::shapes::protobuf_frame(&bytes);
+            assert_eq!(event, "BOOKMARK");
+            let list = super::shapes::protobuf(&blueprint(&object));
+            (object, list)
+        } else {
+            let frame: Value = serde_json::from_slice(&bytes).expect("one frame");
+            let object =
+                if kind == "Table" { &frame["object"]["rows"][0]["object"] } else { &frame["object"] }
+                    .clone();
+            let list = serde_json::from_slice(&blueprint(&object)).expect("JSON");
+            (object, list)
+        };
+        assert_eq!(list["kind"], kind, "{accept}: {object}");
+    }
+    let only = format!("{proto};as=Table;g=meta.k8s.io;v=v1");
+    assert_eq!(super::get_as(&server, MAPS, &only).await.status, 406);
 }
