@@ -1,5 +1,5 @@
 //! Admission that asks authorization: nobody hands out rights they do not have, and who approves or
-//! signs a certificate must be allowed to for its signer.
+//! signs a certificate must be allowed to for its signer. With them what asks for other objects before it lets in.
 //!
 //! The gates are part of the chain before the authorizer is there (it reads the registry, which the
 //! chain belongs to), so that is given to them later, once.
@@ -13,6 +13,7 @@ use skep_auth::authorization::rbac::Rbac;
 use skep_auth::authorization::{Attributes, Authorizer, MASTERS};
 
 mod certificates;
+mod devices;
 mod escalation;
 
 /// What the gates share.
@@ -43,6 +44,7 @@ impl Gates {
             Box::new(escalation::Escalation::new(self.clone(), Arc::clone(reader))),
             Box::new(certificates::Requests),
             Box::new(certificates::Verdicts::new(self.clone())),
+            Box::new(devices::AdminAccess::new(Arc::clone(reader))),
         ]
     }
 

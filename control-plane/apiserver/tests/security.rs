@@ -30,6 +30,7 @@ use tower::ServiceExt;
 mod audit;
 mod certificates;
 mod configured;
+mod devices;
 mod escalation;
 mod joining;
 mod outside;

@@ -74,6 +74,20 @@ fn fixed_spec(new: &Value, old: &Value) -> ErrorList {
     check(new, |root| root.child("spec").immutable(old.get("spec").unwrap_or(&Value::Null)))
 }
 
+/// Fields behind gates that are off in v1.36: lists as attributes (`DRAListTypeAttributes`), and what devices take
+/// of a node's own resources (`DRANodeAllocatableResources`).
+fn forget_alpha(slice: &mut Value) {
+    for device in items_mut(slice, &["spec", "devices"]) {
+        device.unset(&["nodeAllocatableResourceMappings"]);
+        let attributes = device.get_mut("attributes").and_then(Value::as_object_mut);
+        for attribute in attributes.into_iter().flat_map(serde_json::Map::values_mut) {
+            for list in ["bools", "ints", "strings", "versions"] {
+                attribute.unset(&[list]);
+            }
+        }
+    }
+}
+
 impl Strategy for Class {
     fn validate(&self, object: &Value) -> ErrorList {
         check(object, |root| device::class(&root.child("spec"), true))
@@ -110,6 +124,10 @@ impl Strategy for Claim {
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         fixed_spec(new, old)
+    }
+
+    fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
+        claim::forget_devices(new, old);
     }
 
     fn validate_status_update(&self, new: &Value, old: &Value) -> ErrorList {
@@ -175,19 +193,20 @@ impl Strategy for Slice {
         }
     }
 
+    fn prepare_for_create(&self, object: &mut Value) {
+        forget_alpha(object);
+    }
+
+    fn prepare_for_update(&self, new: &mut Value, _old: &Value) {
+        forget_alpha(new);
+    }
+
     fn validate(&self, object: &Value) -> ErrorList {
-        check(object, |root| slice::spec(&root.child("spec")))
+        check(object, |root| slice::spec(&root.child("spec"), None))
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        let mut errors = self.validate(new);
-        errors.extend(check(new, |root| {
-            for path in [&["pool", "name"][..], &["driver"], &["nodeName"]] {
-                let before: Vec<&str> = ["spec"].into_iter().chain(path.iter().copied()).collect();
-                root.child("spec").down(path).immutable(old.at(&before).unwrap_or(&Value::Null));
-            }
-        }));
-        errors
+        check(new, |root| slice::spec(&root.child("spec"), Some(old.get("spec").unwrap_or(&Value::Null))))
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {

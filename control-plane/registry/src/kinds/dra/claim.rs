@@ -8,6 +8,7 @@ use skep_api::object::ObjectExt;
 use super::rules::{
     binding, configuration, fully_qualified, label, list, pool_name, qualified, raw, selectors, set,
 };
+use super::slice::EFFECTS;
 use crate::kinds::pod::spec::node_selector;
 use crate::kinds::pod::volumes::driver;
 use crate::strategy::check::At;
@@ -21,6 +22,8 @@ const MAX_ALTERNATIVES: usize = 8;
 const MAX_RESERVED: usize = 256;
 /// Conditions of one allocated device.
 const MAX_CONDITIONS: usize = 8;
+/// Tolerations of one request.
+const MAX_TOLERATIONS: usize = 16;
 /// Addresses of one network device.
 const MAX_ADDRESSES: usize = 16;
 
@@ -51,13 +54,6 @@ pub(super) fn spec(spec: &At<'_>) {
 fn request(request: &At<'_>) {
     label(&request.child("name"));
     let (exactly, first) = (request.child("exactly"), request.child("firstAvailable"));
-    set(&first, MAX_ALTERNATIVES, "name", |alternative| {
-        label(&alternative.child("name"));
-        devices(alternative);
-    });
-    if exactly.is_set() {
-        devices(&exactly);
-    }
     match (exactly.is_set(), first.is_empty()) {
         (false, true) => request.required("exactly one of `exactly` or `firstAvailable` is required"),
         (true, false) => request.error(Error::invalid(
@@ -65,7 +61,11 @@ fn request(request: &At<'_>) {
             Value::Null,
             "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set",
         )),
-        _ => {}
+        (true, true) => devices(&exactly),
+        (false, false) => set(&first, MAX_ALTERNATIVES, "name", |alternative| {
+            label(&alternative.child("name"));
+            devices(alternative);
+        }),
     }
 }
 
@@ -83,7 +83,7 @@ fn devices(request: &At<'_>) {
         "ExactCount" => {}
         other => mode.error(Error::not_supported(mode.path(), other, &["All", "ExactCount"])),
     }
-    request.child("tolerations").items().iter().for_each(toleration);
+    list(&request.child("tolerations"), MAX_TOLERATIONS, toleration);
     for (name, _) in request.child("capacity").child("requests").entries() {
         qualified(&request.child("capacity").child("requests").entry(name), name);
     }
@@ -99,7 +99,7 @@ fn toleration(toleration: &At<'_>) {
         "" => operator.required(""),
         _ => operator.one_of(&["Equal", "Exists"]),
     }
-    toleration.child("effect").one_of(&["NoExecute", "NoSchedule"]);
+    toleration.child("effect").one_of(EFFECTS);
 }
 
 /// The name of a request, or of a request and one of its alternatives.
@@ -128,6 +128,30 @@ fn request_name(name: &At<'_>, asked: &At<'_>) {
 /// Which device: driver, pool, name, and which share of it.
 fn identity(device: &At<'_>) -> [String; 4] {
     ["driver", "pool", "device", "shareID"].map(|field| device.child(field).text().to_owned())
+}
+
+/// What drivers tell of devices goes with the devices when they are given back.
+pub(super) fn forget_devices(new: &mut Value, old: &Value) {
+    let given = |claim: &Value| -> Vec<[String; 3]> {
+        claim.items(&["status", "allocation", "devices", "results"]).iter().map(place).collect()
+    };
+    let (now, before) = (given(new), given(old));
+    let back = |device: &Value| before.contains(&place(device)) && !now.contains(&place(device));
+    let told = new.items(&["status", "devices"]);
+    let kept: Vec<Value> = told.iter().filter(|device| !back(device)).cloned().collect();
+    if kept.len() == told.len() {
+        return;
+    }
+    if kept.is_empty() {
+        new.unset(&["status", "devices"]);
+    } else {
+        new.set(&["status", "devices"], kept);
+    }
+}
+
+/// Which device: driver, pool, name.
+fn place(device: &Value) -> [String; 3] {
+    ["driver", "pool", "device"].map(|field| device.text(&[field]).to_owned())
 }
 
 /// What a driver, the scheduler or a user of the claim writes into its status.
@@ -183,6 +207,7 @@ fn allocated(allocation: &At<'_>, asked: &At<'_>) {
         pool_name(&result.child("pool"));
         label(&result.child("device"));
         binding(result);
+        list(&result.child("tolerations"), MAX_TOLERATIONS, toleration);
         share(&result.child("shareID"));
     });
     list(&devices.child("config"), 2 * MAX_ITEMS, |config| {

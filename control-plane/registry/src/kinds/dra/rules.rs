@@ -26,23 +26,27 @@ pub(super) const MAX_SELECTORS: usize = 32;
 /// Conditions a device's binding may wait for, and those that fail it.
 const MAX_BINDING: usize = 4;
 
-/// A list with a bound; each item is checked.
-pub(super) fn list(list: &At<'_>, most: usize, mut item: impl FnMut(&At<'_>)) {
+/// A list with a bound; each item is checked, unless there are too many. Says whether there are not.
+pub(super) fn list(list: &At<'_>, most: usize, mut item: impl FnMut(&At<'_>)) -> bool {
     let items = list.items();
-    items.iter().for_each(&mut item);
     if items.len() > most {
         list.error(Error::too_many(list.path(), items.len(), most));
+        return false;
     }
+    items.iter().for_each(&mut item);
+    true
 }
 
 /// A list with a bound whose items are told apart by a field, or by themselves (`key` is empty).
 pub(super) fn set(at: &At<'_>, most: usize, key: &str, item: impl FnMut(&At<'_>)) {
-    list(at, most, item);
+    if !list(at, most, item) {
+        return;
+    }
     let mut taken: Vec<&Value> = Vec::new();
     for item in at.items() {
         let told = if key.is_empty() { item.clone() } else { item.child(key) };
         if taken.contains(&told.value()) {
-            told.duplicate();
+            told.told_at(item.path().clone()).duplicate();
         } else {
             taken.push(told.value());
         }
@@ -108,7 +112,7 @@ pub(super) fn qualified(at: &At<'_>, name: &str) {
 pub(super) fn fully_qualified(at: &At<'_>) {
     qualified(at, at.text());
     if !at.is_empty() && !at.text().contains('/') {
-        at.invalid("must include a domain");
+        at.invalid("a fully qualified name must be a domain and a name separated by a slash");
     }
 }
 

@@ -1,38 +1,47 @@
 //! What a driver offers on a node, on some, or everywhere: devices with attributes, capacities and counters.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use serde_json::Value;
 use skep_api::field::Error;
 use skep_api::names;
+use skep_api::object::ObjectExt;
 use skep_api::quantity::Quantity;
 
 use super::rules::{binding, label, list, pool_name, qualified, set};
 use crate::kinds::pod::spec::node_selector;
 use crate::kinds::pod::volumes::driver;
-use crate::strategy::check::At;
+use crate::strategy::check::{At, same};
 
 /// Devices of a slice.
 const MAX_DEVICES: usize = 128;
+/// The same where one of them has taints or consumes counters: such are large.
+const MAX_LARGE_DEVICES: usize = 64;
 /// Attributes and capacities of a device together.
 const MAX_FACTS: usize = 32;
-/// Counters all devices of a slice consume together.
-const MAX_CONSUMED: usize = 2048;
-/// Counters of all sets of a slice together, and those one device consumes.
+/// Sets of counters of a slice.
+const MAX_SETS: usize = 8;
+/// Sets of counters one device consumes of.
+const MAX_CONSUMED_SETS: usize = 2;
+/// Counters of one set, and those one device consumes of one.
 const MAX_COUNTERS: usize = 32;
 /// Taints of a device.
-const MAX_TAINTS: usize = 4;
+const MAX_TAINTS: usize = 16;
 /// Bytes of the text of an attribute.
 const MAX_TEXT: usize = 64;
 /// Values a capacity may be asked for in.
 const MAX_VALUES: usize = 10;
-/// No bound of its own.
-const ANY: usize = usize::MAX;
 
-/// The spec of a slice.
-pub(super) fn spec(spec: &At<'_>) {
+/// What a taint does to claims that do not tolerate it.
+pub(super) const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "None"];
+
+/// The spec of a slice, over the one that was stored, if there is one.
+pub(super) fn spec(spec: &At<'_>, old: Option<&Value>) {
     driver(&spec.child("driver"));
     pool(&spec.child("pool"));
+    if let Some(old) = old {
+        for path in [&["pool", "name"][..], &["driver"], &["nodeName"]] {
+            spec.down(path).immutable(old.at(path).unwrap_or(&Value::Null));
+        }
+    }
     let found = places(spec);
     match found.as_slice() {
         [] => spec.required(
@@ -45,29 +54,20 @@ pub(super) fn spec(spec: &At<'_>) {
             "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required, but multiple fields are set",
         )),
     }
-    let shared = spec.child("sharedCounters");
-    let counters: BTreeMap<&str, BTreeSet<&str>> = shared
-        .items()
-        .iter()
-        .map(|set| {
-            (set.child("name").text(), set.child("counters").entries().iter().map(|(k, _)| *k).collect())
-        })
-        .collect();
+    let (devices, shared) = (spec.child("devices"), spec.child("sharedCounters"));
+    if devices.is_set() && shared.is_set() {
+        let detail = "only one of `sharedCounters` or `devices` is allowed";
+        spec.error(Error::invalid(spec.path(), "", detail));
+    }
     let each = spec.child("perDeviceNodeSelection").flag();
-    let devices = spec.child("devices");
-    set(&devices, MAX_DEVICES, "name", |one| device(one, &counters, each));
-    let total =
-        |list: &At<'_>| list.items().iter().map(|set| set.child("counters").entries().len()).sum::<usize>();
-    let consumed: usize = devices.items().iter().map(|d| total(&d.child("consumesCounters"))).sum();
-    if consumed > MAX_CONSUMED {
-        let detail = format!("the total number of counters in devices must not exceed {MAX_CONSUMED}");
-        devices.error(Error::invalid(devices.path(), consumed, detail));
-    }
-    if total(&shared) > MAX_COUNTERS {
-        let detail = format!("the total number of shared counters must not exceed {MAX_COUNTERS}");
-        shared.error(Error::invalid(shared.path(), total(&shared), detail));
-    }
-    set(&shared, ANY, "name", |set| {
+    let large = |device: &At<'_>| ["taints", "consumesCounters"].iter().any(|f| !device.child(f).is_empty());
+    let most = if devices.items().iter().any(large) { MAX_LARGE_DEVICES } else { MAX_DEVICES };
+    let before = old.map(|old| old.items(&["devices"])).unwrap_or_default();
+    set(&devices, most, "name", |one| {
+        let stored = before.iter().find(|other| other.text(&["name"]) == one.child("name").text());
+        device(one, stored, each);
+    });
+    set(&shared, MAX_SETS, "name", |set| {
         set.child("name").require_named(names::dns1123_label);
         counter_map(&set.child("counters"));
     });
@@ -116,16 +116,26 @@ fn places(spec: &At<'_>) -> Vec<&'static str> {
 }
 
 fn counter_map(counters: &At<'_>) {
-    if counters.require() {
-        for (name, counter) in counters.entries() {
-            for detail in names::dns1123_label(name) {
-                counter.error(Error::invalid(counter.path(), name, detail));
-            }
+    if !counters.require() {
+        return;
+    }
+    let entries = counters.entries();
+    if entries.len() > MAX_COUNTERS {
+        counters.error(Error::too_many(counters.path(), entries.len(), MAX_COUNTERS));
+        return;
+    }
+    for (name, counter) in entries {
+        for detail in names::dns1123_label(name) {
+            counter.error(Error::invalid(counter.path(), name, detail));
         }
     }
 }
 
-fn device(device: &At<'_>, shared: &BTreeMap<&str, BTreeSet<&str>>, each: bool) {
+/// A device, over the one of its name that was stored: its capacities and taints of before stay accepted.
+fn device(device: &At<'_>, old: Option<&Value>, each: bool) {
+    let kept = |field: &str| {
+        old.is_some_and(|old| same(old.get(field).unwrap_or(&Value::Null), device.child(field).value()))
+    };
     label(&device.child("name"));
     let (attributes, capacity) = (device.child("attributes"), device.child("capacity"));
     let facts = attributes.entries().len() + capacity.entries().len();
@@ -137,8 +147,23 @@ fn device(device: &At<'_>, shared: &BTreeMap<&str, BTreeSet<&str>>, each: bool) 
         qualified(&value, name);
         attribute(&value);
     }
+    if !kept("capacity") {
+        capacities(device);
+    }
+    if !kept("taints") {
+        list(&device.child("taints"), MAX_TAINTS, taint);
+    }
+    set(&device.child("consumesCounters"), MAX_CONSUMED_SETS, "counterSet", |one| {
+        one.child("counterSet").require_named(names::dns1123_label);
+        counter_map(&one.child("counters"));
+    });
+    place(device, each);
+    binding(device);
+}
+
+fn capacities(device: &At<'_>) {
     let several = device.child("allowMultipleAllocations").flag();
-    for (name, value) in capacity.entries() {
+    for (name, value) in device.child("capacity").entries() {
         qualified(&value, name);
         let policy = value.child("requestPolicy");
         if policy.is_set() && !several {
@@ -147,10 +172,6 @@ fn device(device: &At<'_>, shared: &BTreeMap<&str, BTreeSet<&str>>, each: bool) 
             request_policy(&policy, &value.child("value"));
         }
     }
-    list(&device.child("taints"), MAX_TAINTS, taint);
-    consumption(device, shared);
-    place(device, each);
-    binding(device);
 }
 
 fn attribute(attribute: &At<'_>) {
@@ -189,34 +210,7 @@ fn taint(taint: &At<'_>) {
     let (key, effect) = (taint.child("key"), taint.child("effect"));
     key.invalid_text(names::qualified_name(key.text()));
     taint.child("value").named(names::label_value);
-    effect.require_one_of(&["NoExecute", "NoSchedule"]);
-}
-
-fn consumption(device: &At<'_>, shared: &BTreeMap<&str, BTreeSet<&str>>) {
-    let consumed = device.child("consumesCounters");
-    set(&consumed, ANY, "counterSet", |one| {
-        one.child("counterSet").require();
-        counter_map(&one.child("counters"));
-    });
-    let count: usize = consumed.items().iter().map(|one| one.child("counters").entries().len()).sum();
-    if count > MAX_COUNTERS {
-        let detail = format!("the total number of counters must not exceed {MAX_COUNTERS}");
-        device.error(Error::invalid(device.path(), count, detail));
-    }
-    for one in consumed.items() {
-        let (set, counters) = (one.child("counterSet"), one.child("counters"));
-        let Some(known) = shared.get(set.text()) else {
-            let detail = "must reference a counterSet defined in the ResourceSlice sharedCounters";
-            set.error(Error::invalid(set.path(), set.text(), detail));
-            continue;
-        };
-        for (name, _) in counters.entries() {
-            if !known.contains(name) {
-                let detail = "must reference a counter defined in the ResourceSlice sharedCounters";
-                counters.error(Error::invalid(counters.path(), name, detail));
-            }
-        }
-    }
+    effect.require_one_of(EFFECTS);
 }
 
 /// Where a device is, when each says so for itself.

@@ -35,19 +35,20 @@ fn claims_say_what_they_want_in_one_way() {
         &[
             "spec.devices.requests[0]: Required value: exactly one of `exactly` or `firstAvailable` is required",
             "spec.devices.requests[1].exactly.count: Invalid value: 2: must not be specified when allocationMode is 'All'",
-            r#"spec.devices.requests[1].name: Duplicate value: "a""#,
+            r#"spec.devices.requests[1]: Duplicate value: "a""#,
         ],
     );
     refused(
         &RESOURCE_CLAIM,
-        claim(json!([{"name": "a", "firstAvailable": [{"name": "b", "deviceClassName": "c"}],
-            "exactly": {"allocationMode": "Some", "tolerations": [{"operator": "Exists", "value": "v", "effect": "Bang"}]}}])),
+        claim(json!([
+            {"name": "a", "firstAvailable": [{"name": "b"}], "exactly": {"deviceClassName": "c"}},
+            {"name": "b", "exactly": {"allocationMode": "Some", "tolerations": [{"operator": "Exists", "value": "v", "effect": "Bang"}]}}])),
         &[
-            "spec.devices.requests[0].exactly.deviceClassName: Required value",
-            r#"spec.devices.requests[0].exactly.allocationMode: Unsupported value: "Some": supported values: "All", "ExactCount""#,
-            r#"spec.devices.requests[0].exactly.tolerations[0].value: Invalid value: "v": must be empty for operator `Exists`"#,
-            r#"spec.devices.requests[0].exactly.tolerations[0].effect: Unsupported value: "Bang": supported values: "NoExecute", "NoSchedule""#,
             "spec.devices.requests[0]: Invalid value: null: exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set",
+            "spec.devices.requests[1].exactly.deviceClassName: Required value",
+            r#"spec.devices.requests[1].exactly.allocationMode: Unsupported value: "Some": supported values: "All", "ExactCount""#,
+            r#"spec.devices.requests[1].exactly.tolerations[0].value: Invalid value: "v": must be empty for operator `Exists`"#,
+            r#"spec.devices.requests[1].exactly.tolerations[0].effect: Unsupported value: "Bang": supported values: "NoExecute", "NoSchedule", "None""#,
         ],
     );
     let mut spec = claim(json!([{"name": "a", "exactly": {"deviceClassName": "c"}}]));
@@ -62,7 +63,7 @@ fn claims_say_what_they_want_in_one_way() {
         spec,
         &[
             &format!(r#"spec.devices.constraints[0].requests[0]: Invalid value: "b": {names}"#),
-            r#"spec.devices.constraints[0].matchAttribute: Invalid value: "model": must include a domain"#,
+            r#"spec.devices.constraints[0].matchAttribute: Invalid value: "model": a fully qualified name must be a domain and a name separated by a slash"#,
             r#"spec.devices.constraints[1]: Required value: exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set"#,
             r#"spec.devices.config[0].opaque.parameters: Invalid value: "<value omitted>": must be a valid JSON object"#,
             &format!(r#"spec.devices.config[1].requests[0]: Invalid value: "a/b": {names}"#),
@@ -101,7 +102,7 @@ fn a_status_tells_of_devices_that_were_given() {
     assert_eq!(
         RESOURCE_CLAIM.validate_status_update(&new, &old).lines(),
         [
-            r#"status.reservedFor[1].uid: Duplicate value: "1""#,
+            r#"status.reservedFor[1]: Duplicate value: "1""#,
             r#"status.devices[0]: Invalid value: {"device":"one","driver":"d.example","pool":"p"}: must be an allocated device in the claim"#,
             "status.reservedFor: Forbidden: may not be specified when `allocated` is not set",
         ]
@@ -197,7 +198,8 @@ fn devices_have_facts_and_counters() {
              "attributes": {"1x": {"int": 1}, "ok": {"int": 1, "bool": true}, "v": {"version": "1.02.3"}, "none": {}},
              "capacity": {"m": {"value": "1Gi", "requestPolicy": {"default": "1Mi"}}},
              "taints": [{"key": "k", "effect": ""}],
-             "consumesCounters": [{"counterSet": "gone", "counters": {"c": {"value": "1"}}}],
+             "consumesCounters": [{"counterSet": "Gone", "counters": {}}],
+             "nodeAllocatableResourceMappings": {"cpu": {}},
              "bindingConditions": ["x"]},
             {"name": "a"},
         ]})),
@@ -208,10 +210,11 @@ fn devices_have_facts_and_counters() {
             r#"spec.devices[0].attributes[v].version: Invalid value: "1.02.3": must be a string compatible with semver.org spec 2.0.0"#,
             "spec.devices[0].capacity[m].requestPolicy: Forbidden: allowMultipleAllocations must be true",
             "spec.devices[0].taints[0].effect: Required value",
-            r#"spec.devices[0].consumesCounters[0].counterSet: Invalid value: "gone": must reference a counterSet defined in the ResourceSlice sharedCounters"#,
+            "spec.devices[0].consumesCounters[0].counterSet: Invalid value: \"Gone\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+            "spec.devices[0].consumesCounters[0].counters: Required value",
             "spec.devices[0]: Invalid value: null: `nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec",
             "spec.devices[0].bindingFailureConditions: Invalid value: null: bindingFailureConditions are required to use bindingConditions",
-            r#"spec.devices[1].name: Duplicate value: "a""#,
+            r#"spec.devices[1]: Duplicate value: "a""#,
         ],
     );
     let policy = |policy: Value| {
@@ -248,4 +251,67 @@ fn devices_have_facts_and_counters() {
         policy(json!({"validRange": {"min": "2"}})),
         &[&format!("{at}.default: Required value: required when validRange is defined")],
     );
+}
+
+#[test]
+fn large_devices_are_fewer_and_counters_lie_apart() {
+    let devices = |count: usize, taints: Value| {
+        let all: Vec<Value> =
+            (0..count).map(|n| json!({"name": format!("d{n}"), "taints": taints})).collect();
+        slice(json!({"allNodes": true, "devices": all}))
+    };
+    let taint = json!([{"key": "k", "effect": "None"}]);
+    refused(&RESOURCE_SLICE, devices(128, json!([])), &[]);
+    refused(&RESOURCE_SLICE, devices(64, taint.clone()), &[]);
+    refused(&RESOURCE_SLICE, devices(65, taint), &["spec.devices: Too many: 65: must have at most 64 items"]);
+    let counters = json!([{"name": "s", "counters": {"c": {"value": "1"}}}]);
+    refused(&RESOURCE_SLICE, slice(json!({"allNodes": true, "sharedCounters": counters})), &[]);
+    refused(
+        &RESOURCE_SLICE,
+        slice(json!({"allNodes": true, "sharedCounters": counters, "devices": []})),
+        &[r#"spec: Invalid value: "": only one of `sharedCounters` or `devices` is allowed"#],
+    );
+}
+
+#[test]
+fn what_was_stored_of_a_device_stays_accepted_and_gates_that_are_off_drop_their_fields() {
+    let old = object(
+        &RESOURCE_SLICE,
+        slice(
+            json!({"allNodes": true, "devices": [{"name": "a", "taints": [{"key": "k", "effect": "Odd"}]}]}),
+        ),
+    );
+    let mut new = old.clone();
+    new.set(&["spec", "pool", "generation"], 2);
+    assert_eq!(RESOURCE_SLICE.validate_update(&new, &old).lines(), Vec::<String>::new());
+    let taint = super::items_mut(&mut new, &["spec", "devices"]).next().expect("a device");
+    taint.set(&["taints"], json!([{"key": "k", "effect": "Odder"}]));
+    assert_eq!(
+        RESOURCE_SLICE.validate_update(&new, &old).lines(),
+        [
+            r#"spec.devices[0].taints[0].effect: Unsupported value: "Odder": supported values: "NoExecute", "NoSchedule", "None""#
+        ]
+    );
+    let device = json!({"name": "a", "attributes": {"x": {"ints": [1], "int": 1}},
+        "nodeAllocatableResourceMappings": {"cpu": {}}});
+    let mut made = object(&RESOURCE_SLICE, slice(json!({"allNodes": true, "devices": [device]})));
+    RESOURCE_SLICE.prepare_create(&mut made);
+    assert_eq!(made["spec"]["devices"], json!([{"name": "a", "attributes": {"x": {"int": 1}}}]));
+}
+
+#[test]
+fn what_is_told_of_devices_goes_with_them() {
+    let result = |device: &str| json!({"request": "a", "driver": "d.example", "pool": "p", "device": device});
+    let told = |device: &str| json!({"driver": "d.example", "pool": "p", "device": device});
+    let mut old = object(&RESOURCE_CLAIM, claim(json!([{"name": "a", "exactly": {"deviceClassName": "c"}}])));
+    old.set(
+        &["status"],
+        json!({"allocation": {"devices": {"results": [result("one"), result("two")]}},
+            "devices": [told("one"), told("two")]}),
+    );
+    let mut new = old.clone();
+    new.unset(&["status", "allocation"]);
+    RESOURCE_CLAIM.prepare_status_update(&mut new, &old);
+    assert_eq!(new["status"], json!({}));
+    assert!(RESOURCE_CLAIM.validate_status_update(&new, &old).is_empty());
 }
