@@ -1,13 +1,14 @@
 //! What adds groups of other servers: APIService.
 
 use jiff::Timestamp;
-use serde_json::Value;
-use skep_api::field::ErrorList;
+use serde_json::{Value, json};
+use skep_api::field::{Error, ErrorList};
 use skep_api::names;
 use skep_api::object::ObjectExt;
 
+use super::config_map::decoded_len;
 use super::{cluster, status};
-use crate::strategy::check::check;
+use crate::strategy::check::{At, check};
 use crate::strategy::printer::{self, Column};
 use crate::strategy::{KindRow, Strategy, default_to};
 
@@ -20,6 +21,14 @@ pub(super) static API_SERVICE: KindRow = KindRow {
 
 struct ApiService;
 
+/// A priority: above 0, and not above the most.
+fn priority(at: &At<'_>, most: i64) {
+    let number = at.int().unwrap_or(0);
+    if !(1..=most).contains(&number) {
+        at.error(Error::invalid(at.path(), number, format!("must be positive and less than {most}")));
+    }
+}
+
 impl Strategy for ApiService {
     /// `v1.`, of the group without a name, is no subdomain.
     fn name_grammar(&self) -> fn(&str) -> Vec<String> {
@@ -30,6 +39,34 @@ impl Strategy for ApiService {
         if object.at(&["spec", "service"]).is_some() {
             default_to(object, &["spec", "service", "port"], 443);
         }
+    }
+
+    /// What this server serves itself is there at once.
+    fn prepare_for_create(&self, object: &mut Value) {
+        if object.at(&["spec", "service"]).is_none() {
+            let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+            object.set(
+                &["status", "conditions"],
+                json!([{"type": "Available", "status": "True", "reason": "Local",
+                    "message": "Local APIServices are always available", "lastTransitionTime": now.to_string()}]),
+            );
+        }
+    }
+
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn validate_status_update(&self, new: &Value, _old: &Value) -> ErrorList {
+        check(new, |root| {
+            for condition in root.down(&["status", "conditions"]).items() {
+                let status = condition.child("status");
+                if !["True", "False", "Unknown"].contains(&status.text()) {
+                    let known = &["True", "False", "Unknown"];
+                    status.error(Error::not_supported(status.path(), status.text(), known));
+                }
+            }
+        })
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
@@ -45,27 +82,23 @@ impl Strategy for ApiService {
             if group.is_empty() && version.text() != "v1" {
                 group.required("only v1 may have an empty group and it better be legacy kube");
             }
-            version.require_named(names::dns1035_label);
-            let priority = spec.child("groupPriorityMinimum");
-            if !priority.int().is_some_and(|p| (1..=20000).contains(&p)) {
-                priority.invalid("must be positive and less than 20000");
-            }
-            let priority = spec.child("versionPriority");
-            if !priority.int().is_some_and(|p| (1..=1000).contains(&p)) {
-                priority.invalid("must be positive and less than 1000");
-            }
+            version.invalid_text(names::dns1035_label(version.text()));
+            priority(&spec.child("groupPriorityMinimum"), 20000);
+            priority(&spec.child("versionPriority"), 1000);
             let service = spec.child("service");
             let bundle = spec.child("caBundle");
             let insecure = spec.child("insecureSkipTLSVerify");
             if service.is_set() {
-                service.child("name").require();
                 service.child("namespace").require();
+                service.child("name").require();
                 if insecure.flag() && !bundle.is_empty() {
                     insecure.invalid("may not be true if caBundle is present");
                 }
             } else {
                 if !bundle.is_empty() {
-                    bundle.invalid("local APIServices may not have a caBundle");
+                    let size = format!("{} bytes", decoded_len(bundle.text()));
+                    let detail = "local APIServices may not have a caBundle";
+                    bundle.error(Error::invalid(bundle.path(), size, detail));
                 }
                 if insecure.flag() {
                     insecure.invalid("local APIServices may not have insecureSkipTLSVerify");

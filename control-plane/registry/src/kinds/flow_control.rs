@@ -10,7 +10,7 @@ use skep_api::object::ObjectExt;
 use super::{cluster, status};
 use crate::strategy::check::check;
 use crate::strategy::printer::{self, Column, or};
-use crate::strategy::{KindRow, Strategy, default_text, default_to};
+use crate::strategy::{KindRow, Strategy, default_to};
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 
@@ -74,20 +74,20 @@ impl Strategy for Schema {
 
 impl Strategy for Level {
     fn default(&self, object: &mut Value) {
-        let limited = object.text(&["spec", "type"]) == "Limited";
-        let section = if limited { "limited" } else { "exempt" };
-        if limited && object.at(&["spec", "limited"]).is_none() {
+        for (section, shares) in [("limited", 30), ("exempt", 0)] {
+            if object.at(&["spec", section]).is_some() {
+                default_to(object, &["spec", section, "nominalConcurrencyShares"], shares);
+                default_to(object, &["spec", section, "lendablePercent"], 0);
+            }
+        }
+        let queuing = ["spec", "limited", "limitResponse", "queuing"];
+        if object.at(&queuing).is_none() {
             return;
         }
-        default_to(object, &["spec", section, "nominalConcurrencyShares"], if limited { 30 } else { 0 });
-        default_to(object, &["spec", section, "lendablePercent"], 0);
-        if !limited {
-            return;
-        }
-        default_text(object, &["spec", "limited", "limitResponse", "type"], "Reject");
-        if object.text(&["spec", "limited", "limitResponse", "type"]) == "Queue" {
-            for (field, value) in [("queues", 64), ("handSize", 8), ("queueLengthLimit", 50)] {
-                default_to(object, &["spec", "limited", "limitResponse", "queuing", field], value);
+        for (field, value) in [("queues", 64), ("handSize", 8), ("queueLengthLimit", 50)] {
+            let path = [&queuing[..], &[field]].concat();
+            if object.int(&path).unwrap_or(0) == 0 {
+                object.set(&path, value);
             }
         }
     }

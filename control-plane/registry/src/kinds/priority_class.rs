@@ -13,7 +13,8 @@ use crate::strategy::{KindRow, Strategy, default_text};
 /// The row of the table of kinds.
 pub(super) static ROW: KindRow = KindRow {
     short_names: &["pc"],
-    generation: &["value", "globalDefault", "description", "preemptionPolicy"],
+    // Upstream sets it once: the value never changes.
+    generation: &["value"],
     ..cluster("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", &PriorityClass)
 };
 

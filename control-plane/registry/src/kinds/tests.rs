@@ -2,6 +2,7 @@
 
 mod apps;
 mod bounds;
+mod checklist;
 mod events;
 mod jobs;
 mod slices;
