@@ -148,3 +148,28 @@ async fn definitions_are_deleted_by_label() {
     let left = wait(&server, CRDS, |list| list["items"].as_array().map(Vec::len) == Some(1)).await;
     assert_eq!(left["items"][0]["metadata"]["name"], "p2s.x.example.com");
 }
+
+/// Holds AM-49.
+#[tokio::test]
+async fn kinds_of_one_version_are_all_published() {
+    let server = Server::start().await;
+    for (plural, kind, field) in [("gears", "Gear", "teeth"), ("belts", "Belt", "length")] {
+        let spec = json!({"type": "object", "properties": {field: {"type": "integer"}}});
+        establish(&server, super::definition("parts.example.com", plural, kind, &spec)).await;
+    }
+    let (_, document) = server.send("GET", "/openapi/v2", None).await;
+    let (_, other) = server.send("GET", "/openapi/v3/apis/parts.example.com/v1", None).await;
+    let (_, list) = server.send("GET", "/apis/parts.example.com/v1", None).await;
+    for (plural, kind, field) in [("gears", "Gear", "teeth"), ("belts", "Belt", "length")] {
+        let name = format!("com.example.parts.v1.{kind}");
+        for schema in [&document["definitions"][&name], &other["components"]["schemas"][&name]] {
+            let properties = &schema["properties"]["spec"]["properties"];
+            assert_eq!(properties[field]["type"], "integer", "{name}: {schema}");
+            assert_eq!(properties.as_object().map(serde_json::Map::len), Some(1), "{name}");
+        }
+        let path = format!("/apis/parts.example.com/v1/namespaces/{{namespace}}/{plural}");
+        assert!(document["paths"][&path].is_object() && other["paths"][&path].is_object(), "{path}");
+        let resources = list["resources"].as_array().expect("resources");
+        assert!(resources.iter().any(|resource| resource["name"] == plural), "{list}");
+    }
+}

@@ -124,3 +124,19 @@ async fn a_patch_that_does_not_apply_fails_the_request() {
     let (status, answer) = server.send("POST", MAPS, Some(map("m"))).await;
     assert_eq!((status.as_u16(), answer["reason"].as_str()), (500, Some("InternalError")), "{answer}");
 }
+
+/// Holds AM-19.
+#[tokio::test(flavor = "multi_thread")]
+async fn match_conditions_leave_objects_out() {
+    let (server, hook) = (start().await, Hook::start(&[]).await);
+    let maps = rule(&["CREATE"], "", "configmaps");
+    let skip = json!([{"name": "skip-me", "expression": "object.metadata.name != 'skip-me'"}]);
+    mutating(&server, "c", &[with(webhook(&hook, "/stage-1", &maps), "matchConditions", skip)]).await;
+    for (name, data) in
+        [("other", json!({"start": "yes", "stage-1": "yes"})), ("skip-me", json!({"start": "yes"}))]
+    {
+        let (status, made) = server.send("POST", MAPS, Some(map(name))).await;
+        assert_eq!((status.as_u16(), &made["data"]), (201, &data), "{name}: {made}");
+    }
+    assert_eq!(hook.requests("/stage-1").len(), 1, "one that is left out is not asked about");
+}
