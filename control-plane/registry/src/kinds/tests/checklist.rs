@@ -1,8 +1,8 @@
 //! The checklist: for every kind, how it is written, what its defaults are, and what an empty one is told.
 //!
-//! `checklist.txt` was compared with upstream's strategies, defaults and validation of v1.36, kind by kind. A kind
-//! that is not in it, or that says less than it, fails. What discovery, tables and field selectors say of a kind is in
-//! the goldens of the API server's tests and in `fields_that_selectors_may_name`.
+//! `checklist.txt` is what this server does; it was read against upstream's strategies and defaults, not made from
+//! them. A kind that is not in it, or that says something else, fails. What discovery, tables and field selectors say
+//! of a kind is in the goldens of the API server's tests and in `fields_that_selectors_may_name`.
 //! After a wanted change: `SKEP_WRITE_GOLDENS=1 cargo nextest run -p skep-registry checklist`.
 
 use std::fmt::Write as _;
