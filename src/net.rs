@@ -1,5 +1,7 @@
 //! `skep net`: what the kernel's maps hold. Works while no agent runs.
 
+mod policy;
+
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use skep_service_proxy::inspect::{self, Format};
@@ -46,6 +48,8 @@ enum What {
     Nat,
     /// Which clients stick to which backends.
     Affinity,
+    /// Network policy: what holds for this node's pods, and why one may talk to another.
+    Policy(policy::Options),
     /// Why packets and connects were dropped, and how many.
     Drops,
     /// Look for what is wrong, and say what to do about it. Fails if there is a problem.
@@ -78,6 +82,9 @@ async fn show(options: &Options, format: Format) -> Result<()> {
         (What::Nat, _) => inspect::nat(pins, format)?,
         (What::Affinity, None) => inspect::affinity(pins, format)?,
         (What::Drops, _) => inspect::drops(pins, format)?,
+        (What::Policy(policy), _) => {
+            policy::show(policy, &options.folders, matches!(format, Format::Json)).await?
+        }
         (What::Check, _) => {
             let report = inspect::check(pins, &record, format).await?;
             print!("{}", report.text);

@@ -11,6 +11,7 @@ use skep_agent_core::files::ClusterDns;
 use skep_client::{Client, Informer, ListParams, Store, events::Recorder};
 use skep_ebpf_loader::{DataPlane, LoadOptions};
 use skep_network::{NetworkConfig, PodDataPath, PodNetwork};
+use skep_network_policy::PolicyConfig;
 use skep_runtime::{Runtime, cgroup::Hierarchies};
 use skep_service_proxy::{HOUSEKEEPING, HostPorts, ProxyConfig, ProxyMode};
 use tokio::sync::watch;
@@ -112,12 +113,21 @@ async fn start(
             .spawn(tracker, cancel.clone());
 
     let recorder = Recorder::spawn(client.clone(), "kubelet", &config.node_name, tracker, cancel.clone());
+    let policy = PolicyConfig {
+        data_plane: data_plane.clone(),
+        names_file: config.state_dir.join(crate::POLICY_NAMES),
+        dns_port: if config.cluster_dns.is_empty() { 0 } else { config.dns_port },
+        nodes: nodes.clone(),
+        metrics: metrics.policy.clone(),
+    };
+    let policies = skep_network_policy::spawn(client.clone(), policy, recorder.clone(), tracker, cancel);
     let pods_dir = config.state_dir.join("pods");
     let tools: SharedTools = Arc::new(Tools {
         volumes: Volumes::new(client.clone(), pods_dir.clone(), machine.node_facts()),
         client,
         runtime,
         network,
+        policies,
         recorder,
         services,
         directory: Directory::default(),

@@ -25,6 +25,9 @@ pub use config::AgentConfig;
 pub use purge::{PurgeOptions, purge, stop_pods};
 pub use skep_network::{PodRouting, TUNNEL_PORT};
 
+/// The file in the agent's state folder that says what the numbers in the maps of policies stand for.
+pub const POLICY_NAMES: &str = "policy.json";
+
 /// The file in the agent's state folder that says in which mode services were left.
 pub const PROXY_RECORD: &str = "proxy.json";
 
@@ -37,6 +40,9 @@ pub enum Error {
     /// The pod network.
     #[error("pod network: {0}")]
     Network(#[from] skep_network::Error),
+    /// Network policy.
+    #[error(transparent)]
+    Policy(#[from] skep_network_policy::Error),
     /// The eBPF data plane.
     #[error("data plane: {0}")]
     DataPlane(#[from] skep_ebpf_loader::Error),

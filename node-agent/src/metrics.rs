@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     pub(crate) start_errors: Counter,
     pub(crate) proxy: skep_service_proxy::metrics::Metrics,
     pub(crate) dns: skep_dns::metrics::Metrics,
+    pub(crate) policy: skep_network_policy::metrics::Metrics,
 }
 
 impl Metrics {
@@ -46,6 +47,8 @@ impl Metrics {
         proxy.register(&mut registry);
         let dns = skep_dns::metrics::Metrics::default();
         dns.register(&mut registry);
+        let policy = skep_network_policy::metrics::Metrics::default();
+        policy.register(&mut registry);
         Self {
             registry: std::sync::Arc::new(registry),
             running_pods,
@@ -55,6 +58,7 @@ impl Metrics {
             start_errors,
             proxy,
             dns,
+            policy,
         }
     }
 

@@ -26,6 +26,7 @@ use skep_agent_core::{fields::NodeFacts, files::ClusterDns};
 use skep_client::{Client, Store, events::Recorder};
 use skep_ebpf_loader::DataPlane;
 use skep_network::PodNetwork;
+use skep_network_policy::Policies;
 use skep_runtime::Runtime;
 
 pub(crate) use directory::Directory;
@@ -39,6 +40,7 @@ pub(crate) struct Tools {
     pub client: Client,
     pub runtime: Runtime,
     pub network: PodNetwork,
+    pub policies: Policies,
     pub volumes: Volumes,
     pub recorder: Recorder,
     pub services: Store<Service>,

@@ -135,6 +135,10 @@ fn is_selected(object: &Value, query: &BTreeMap<String, String>) -> bool {
     by_label && by_name
 }
 
+/// What it has.
+const RESOURCES: [&str; 7] =
+    ["services", "endpointslices", "nodes", "events", "pods", "namespaces", "networkpolicies"];
+
 async fn answer(
     State(api): State<Api>,
     method: Method,
@@ -145,7 +149,8 @@ async fn answer(
     let resource = uri
         .path()
         .split('/')
-        .find(|part| ["services", "endpointslices", "nodes", "events"].contains(part))
+        // From the end: what is in a namespace has that in its path.
+        .rfind(|part| RESOURCES.contains(part))
         .unwrap_or_default()
         .to_owned();
     if resource == "events" {

@@ -13,6 +13,7 @@ use skep_agent_core::{
 };
 use skep_client::{DeleteParams, events::EventType};
 use skep_network::PodRequest;
+use skep_network_policy::{engine::LocalPod, model::ObjectName};
 use skep_runtime::{container::container_id, logs, sandbox};
 use tokio_util::sync::CancellationToken;
 
@@ -93,6 +94,14 @@ async fn set_up(tools: &SharedTools, pod: &Arc<Pod>) -> Result<Network, Error> {
             let text = format!("services are translated at the pod's sockets all the same: {error}");
             tools.recorder.about(&**pod, EventType::Warning, "SocketLoadBalancing", &text);
         }
+        // Nothing of the pod runs before its policies are in the kernel.
+        let local = LocalPod {
+            name: ObjectName::new(namespace, name),
+            identity: skep_network_policy::read::identity(pod),
+            ips: attachment.ips.clone(),
+            netns: attachment.netns.clone(),
+        };
+        tools.policies.add(uid, local).await?;
         (attachment.ips, Some(attachment.netns))
     };
     let sandbox = sandbox.await.map_err(|e| Error::Config(e.to_string()))??;
@@ -300,6 +309,7 @@ pub(super) async fn remove_all(tools: &SharedTools, uid: &str) -> Result<(), Err
     }
     sockets::forget(tools, uid).await?;
     tools.network.teardown(uid).await?;
+    tools.policies.remove(uid).await;
     let (run, owned) = (tools.node.run_dir.clone(), uid.to_owned());
     tokio::task::spawn_blocking(move || sandbox::remove(&run, &owned))
         .await

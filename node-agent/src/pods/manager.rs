@@ -44,6 +44,8 @@ impl Manager {
         let pods = self.store.list();
         let known: Vec<String> = pods.iter().filter_map(|p| p.metadata.uid.clone()).collect();
         self.tools.network.reconcile(&known).await?;
+        let attached = self.tools.network.attachments().await;
+        self.tools.policies.keep_only(attached.into_values().flat_map(|pod| pod.ips).collect()).await;
         sockets::prune(&self.tools).await?;
         self.remove_orphans(&known).await?;
         loop {

@@ -50,11 +50,17 @@ pub enum Counter {
     DropHold = 21,
     /// Packets that went out again where they came in, without the host's stack.
     XdpForwarded = 22,
+    /// Dropped: no network policy allows it.
+    DropPolicy = 23,
+    /// Dropped: the table of flows that policies have decided is full.
+    DropVerdictsFull = 24,
+    /// Dropped: it pretends to come from another pod.
+    DropSpoofed = 25,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 23;
+    pub const COUNT: u32 = 26;
 
     /// All of them with their names in metrics and tables.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -81,6 +87,9 @@ impl Counter {
         (Self::FragmentHeld, "fragment_held"),
         (Self::DropHold, "drop_hold"),
         (Self::XdpForwarded, "xdp_forwarded"),
+        (Self::DropPolicy, "drop_policy"),
+        (Self::DropVerdictsFull, "drop_verdicts_full"),
+        (Self::DropSpoofed, "drop_spoofed"),
     ];
 }
 

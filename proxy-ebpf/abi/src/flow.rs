@@ -119,6 +119,8 @@ pub mod kind {
     pub const SOURCE: u8 = 2;
     /// The client is outside the node.
     pub const FROM_OUTSIDE: u8 = 4;
+    /// Nothing was rewritten: a stranger dialled a pod itself, and the answers must not get the node's address.
+    pub const DIRECT: u8 = 8;
 }
 
 #[cfg(test)]

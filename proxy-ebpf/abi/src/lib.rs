@@ -28,6 +28,7 @@ pub mod hash;
 pub mod maglev;
 pub mod node;
 mod plain;
+pub mod policy;
 pub mod service;
 pub mod sum;
 pub mod tcp;

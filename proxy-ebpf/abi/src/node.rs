@@ -23,6 +23,8 @@ plain!(Endpoint, 20);
 pub mod endpoint {
     /// An address of the node itself: packets go up the node's own stack.
     pub const HOST: u32 = 1;
+    /// A pod that network policies select: what goes to it is asked about.
+    pub const POLICED: u32 = 2;
 }
 
 /// The one entry of the node's map.

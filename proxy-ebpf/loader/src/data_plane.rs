@@ -1,12 +1,14 @@
 //! The node agent's handle on the data plane.
 
 mod peers;
+mod policy;
 mod room;
 mod skip;
 mod stale;
 mod xdp;
 
 pub use peers::{Tunnel, TunnelRange};
+pub(crate) use policy::KernelPolicyMaps;
 pub use xdp::{XdpChoice, XdpMode, XdpState};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,6 +86,7 @@ pub struct DataPlane {
     object: Option<Vec<u8>>,
     endpoints: KernelMap<Addr, node::Endpoint>,
     keep_source: KernelMap<Prefix<Addr>, u32>,
+    policy: KernelPolicyMaps,
     node: KernelMap<u32, NodeConfig>,
     // Reading and rewriting entries that several own must not interleave.
     node_update: Mutex<()>,
@@ -141,11 +144,13 @@ impl DataPlane {
                 links::detach_sockets(&pins, BIND_PROGRAMS)?;
             }
         }
-        links::refresh_interfaces(&mut programs, &pins)?;
+        let policy = KernelPolicyMaps::open(&maps)?;
+        links::refresh_interfaces(&mut programs, &pins, &Self::policed_interfaces(&policy.policed)?)?;
         before.end(&pins, carried)?;
         Ok(Self {
             endpoints: KernelMap::open(&maps, "endpoints")?,
             keep_source: KernelMap::open(&maps, "keep_source")?,
+            policy,
             node: plane_node,
             node_update: Mutex::new(()),
             programs: Mutex::new(programs),
@@ -196,8 +201,9 @@ impl DataPlane {
     /// # Errors
     /// When the kernel refuses.
     pub fn attach_pod(&self, host_ifindex: u32) -> Result<()> {
+        let policed = Self::policed_interfaces(&self.policy.policed)?;
         let mut programs = self.programs();
-        POD_HOOKS
+        links::pod_hooks(policed.contains(&host_ifindex))
             .into_iter()
             .try_for_each(|hook| links::attach_interface(&mut programs, &self.pins, host_ifindex, hook))
     }
@@ -239,7 +245,7 @@ impl DataPlane {
     pub fn set_endpoint(&self, pod_ip: IpAddr, place: &Endpoint) -> Result<()> {
         let value = node::Endpoint {
             ifindex: place.ifindex,
-            flags: 0,
+            flags: self.endpoint_flags(&pod_ip.into(), place.ifindex)?,
             pod_mac: place.pod_mac,
             host_mac: place.host_mac,
         };

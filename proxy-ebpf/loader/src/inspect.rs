@@ -12,9 +12,11 @@ use skep_ebpf_abi::flow::{Flow, FlowKey};
 use skep_ebpf_abi::node::{Endpoint, NodeConfig};
 use skep_ebpf_abi::service::{Affinity, AffinityKey};
 
+use crate::data_plane::KernelPolicyMaps;
 use crate::error::{Error, Result};
 use crate::kernel_map::KernelMap;
 use crate::pins::Pins;
+use crate::policy::{DeniedFlows, PolicyTables};
 use crate::service_maps::KernelServiceMaps;
 use crate::sys;
 use crate::tables::{ServiceMaps, Tables};
@@ -83,6 +85,22 @@ impl Inspector {
     /// When nothing is pinned there or the kernel refuses.
     pub fn endpoints(&self) -> Result<Vec<(Addr, Endpoint)>> {
         KernelMap::open(&self.pins.maps(), "endpoints")?.entries()
+    }
+
+    /// The tables of policies.
+    ///
+    /// # Errors
+    /// When nothing is pinned there or the kernel refuses.
+    pub fn policy(&self) -> Result<PolicyTables> {
+        KernelPolicyMaps::open(&self.pins.maps())?.read()
+    }
+
+    /// What policies did not let through.
+    ///
+    /// # Errors
+    /// When nothing is pinned there or the kernel refuses.
+    pub fn denied(&self) -> Result<DeniedFlows> {
+        KernelPolicyMaps::open(&self.pins.maps())?.denied()
     }
 
     /// The node's entry.

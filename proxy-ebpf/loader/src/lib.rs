@@ -2,6 +2,7 @@
 //!
 //! - [`DataPlane`] is everything the node agent does with the kernel.
 //! - [`tables`] holds what a service proxy writes, behind [`tables::ServiceMaps`]; [`memory`] is its fake.
+//! - [`policy`] holds what a network policy agent writes.
 //! - [`inspect`] reads pinned maps without loading anything.
 //! - [`sockets`] destroys the sockets that are connected to a backend that is gone.
 //!
@@ -17,6 +18,7 @@ mod links;
 pub mod memory;
 mod migrate;
 mod pins;
+pub mod policy;
 mod programs;
 mod raw_map;
 mod service_maps;

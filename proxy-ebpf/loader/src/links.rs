@@ -1,5 +1,6 @@
 //! Attaching programs so that they outlive the process, and swapping them in place.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -12,7 +13,9 @@ use aya::util::KernelVersion;
 
 use crate::error::{Error, Result};
 use crate::pins::Pins;
-use crate::programs::{HOST_OUT, POD_IN, Programs, TUNNEL_IN, TUNNEL_OUT, UPLINK_IN, XDP};
+use crate::programs::{
+    HOST_OUT, POD_IN, POD_IN_POLICED, POD_OUT_POLICED, Programs, TUNNEL_IN, TUNNEL_OUT, UPLINK_IN, XDP,
+};
 use crate::sys;
 
 /// Which way packets pass a tc program.
@@ -52,6 +55,15 @@ pub(crate) const POD_HOOKS: [Hook; 2] = [
     Hook { pin: "pod", program: POD_IN, side: Side::In },
     Hook { pin: "pod-out", program: HOST_OUT, side: Side::Out },
 ];
+/// What the interface of a pod gets that network policies select: other programs in the same places.
+const POLICED_POD_HOOKS: [Hook; 2] =
+    [Hook { program: POD_IN_POLICED, ..POD_HOOKS[0] }, Hook { program: POD_OUT_POLICED, ..POD_HOOKS[1] }];
+
+/// What a pod's interface gets.
+pub(crate) fn pod_hooks(policed: bool) -> [Hook; 2] {
+    if policed { POLICED_POD_HOOKS } else { POD_HOOKS }
+}
+
 /// What an uplink gets.
 pub(crate) const UPLINK_HOOKS: [Hook; 2] = [
     Hook { pin: "uplink-in", program: UPLINK_IN, side: Side::In },
@@ -174,13 +186,20 @@ pub(crate) fn detach_interface(pins: &Pins, ifindex: u32, hook: Hook) -> Result<
     }
 }
 
-/// Swaps the loaded programs into every link that is already pinned to an interface.
-pub(crate) fn refresh_interfaces(programs: &mut Programs, pins: &Pins) -> Result<()> {
+/// Swaps the loaded programs into every link that is already pinned to an interface; those of pods that are policed
+/// get the programs for them.
+pub(crate) fn refresh_interfaces(
+    programs: &mut Programs,
+    pins: &Pins,
+    policed: &BTreeSet<u32>,
+) -> Result<()> {
     for name in pins.link_names()? {
         if name.starts_with("xdp-") {
             refresh_xdp(programs, &pins.links().join(&name))?;
         }
         let Some((hook, ifindex)) = parse_name(&name) else { continue };
+        let of_pod = pod_hooks(policed.contains(&ifindex)).into_iter().find(|other| other.pin == hook.pin);
+        let hook = of_pod.unwrap_or(hook);
         if interface_name(ifindex).is_ok() {
             attach_interface(programs, pins, ifindex, hook)?;
         } else {
@@ -203,6 +222,15 @@ fn refresh_xdp(programs: &Programs, pin: &Path) -> Result<()> {
     }
     tracing::debug!(pin = %pin.display(), "an XDP program is detached");
     fs::remove_file(pin).map_err(Error::on(format!("detaching {}", pin.display())))
+}
+
+/// Whether a pod's interface has programs.
+pub(crate) fn is_pod_attached(pins: &Pins, ifindex: u32) -> bool {
+    if has_tcx() {
+        return pins.links().join(format!("{}-{ifindex}", POD_HOOKS[0].pin)).exists();
+    }
+    // No pin tells: attaching what is attached already is a replacement.
+    interface_name(ifindex).is_ok()
 }
 
 fn parse_name(name: &str) -> Option<(Hook, u32)> {
@@ -237,12 +265,16 @@ fn attach_clsact(programs: &mut Programs, interface: &str, hook: Hook) -> io::Re
     Ok(())
 }
 
+/// Takes away whichever program is in a hook's place.
 fn detach_clsact(interface: &str, hook: Hook) -> io::Result<()> {
-    match qdisc_detach_program(interface, hook.side.clsact(), hook.program) {
-        Ok(()) => Ok(()),
-        Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(io::Error::other(error)),
+    for other in all_hooks().chain(POLICED_POD_HOOKS).filter(|other| other.pin == hook.pin) {
+        match qdisc_detach_program(interface, other.side.clsact(), other.program) {
+            Ok(()) => {}
+            Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io::Error::other(error)),
+        }
     }
+    Ok(())
 }
 
 /// Detaches clsact filters of ours from every interface, for kernels where no pin tells which have one.

@@ -48,9 +48,9 @@ enum Kind {
 impl Kind {
     fn of(name: &str) -> Self {
         match name {
-            "flows" | "flow_index" => Self::Flows,
+            "flows" | "flow_index" | "verdicts" => Self::Flows,
             "connected" => Self::Sockets,
-            "affinity" | "reverse" => Self::Memory,
+            "affinity" | "reverse" | "policy_pairs" | "denied" => Self::Memory,
             HOLD | "counters" => Self::Moment,
             _ => Self::Tables,
         }

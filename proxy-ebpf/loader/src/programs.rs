@@ -15,7 +15,7 @@ use crate::pins::NEXT;
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/skep.o"));
 
 /// The maps that outlive the process. The scratch maps hold nothing between packets.
-pub(crate) const PINNED_MAPS: [&str; 20] = [
+pub(crate) const PINNED_MAPS: [&str; 27] = [
     "frontends",
     "sets",
     "slots",
@@ -33,6 +33,13 @@ pub(crate) const PINNED_MAPS: [&str; 20] = [
     "keep_source",
     "tunnels",
     "tunnel",
+    "policed",
+    "identities",
+    "policy_rules",
+    "policy_blocks",
+    "verdicts",
+    "policy_pairs",
+    "denied",
     "node",
     "hold",
     "counters",
@@ -67,6 +74,10 @@ pub(crate) const UPLINK_IN: &str = "skep_uplink_in";
 pub(crate) const HOST_OUT: &str = "skep_host_out";
 /// What comes from a pod.
 pub(crate) const POD_IN: &str = "skep_pod_in";
+/// The same of pods that network policies select.
+pub(crate) const POD_IN_POLICED: &str = "skep_pod_in_policed";
+/// What the stack sends to such pods.
+pub(crate) const POD_OUT_POLICED: &str = "skep_pod_out_policed";
 /// What comes from other nodes through the tunnel.
 pub(crate) const TUNNEL_IN: &str = "skep_tunnel_in";
 /// What goes to other nodes through the tunnel.
@@ -75,6 +86,8 @@ pub(crate) const TUNNEL_OUT: &str = "skep_tunnel_out";
 pub(crate) const XDP: &str = "skep_xdp";
 /// The collector of ended flows.
 pub(crate) const COLLECT: &str = "skep_collect";
+/// The collector of what was decided about flows that are over.
+pub(crate) const COLLECT_VERDICTS: &str = "skep_collect_verdicts";
 
 /// Programs in the kernel, attached to nothing yet.
 pub(crate) struct Programs {
@@ -117,11 +130,12 @@ impl Programs {
         for (name, _) in SOCKET_PROGRAMS {
             load_one(&mut object, name)?;
         }
-        for name in [UPLINK_IN, HOST_OUT, POD_IN, TUNNEL_IN, TUNNEL_OUT] {
+        for name in [UPLINK_IN, HOST_OUT, POD_IN, POD_IN_POLICED, POD_OUT_POLICED, TUNNEL_IN, TUNNEL_OUT] {
             load_one(&mut object, name)?;
         }
         if has_collect {
             load_one(&mut object, COLLECT)?;
+            load_one(&mut object, COLLECT_VERDICTS)?;
         }
         // Nobody needs it: what it would do is done without it.
         let without_xdp = if kernel < KernelVersion::new(5, 18, 0) {

@@ -16,7 +16,7 @@ use skep_ebpf_abi::Plain;
 
 pub(crate) use batch::{Walk, is_unsupported, map_put_batch, map_remove_batch};
 pub(crate) use bytes::{ByteWalk, get_bytes, next_bytes, put_bytes, remove_bytes};
-pub(crate) use diag::{destroy_socket, list_sockets, open_diag};
+pub(crate) use diag::{DiagSocket, destroy_socket, list_sockets, open_diag};
 
 const MAP_LOOKUP: u32 = 1;
 const MAP_UPDATE: u32 = 2;
@@ -289,6 +289,17 @@ pub(crate) fn netns_cookie() -> io::Result<u64> {
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+}
+
+/// The clock of the programs in nanoseconds: since the machine started, with the time that it slept.
+pub(crate) fn boot_time() -> io::Result<u64> {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live structure, which the call fills.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned())
 }
 
 /// What a test run gave.

@@ -10,10 +10,12 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use skep_ebpf_abi::counter::Counter;
 use skep_ebpf_abi::flow::{Flow, FlowKey};
+use skep_ebpf_abi::policy::Verdict;
 
 use crate::count::count;
 use crate::flows::{node, same};
 use crate::maps::{AFFINITY, CONNECTED, FLOW_INDEX, FLOWS, REVERSE};
+use crate::policy::VERDICTS;
 use crate::select::now;
 use crate::skb::Skb;
 
@@ -32,6 +34,33 @@ pub fn skep_collect(ctx: TcContext) -> i32 {
         tell(2, each((&raw const CONNECTED).cast(), pass as *mut c_void));
         tell(3, each((&raw const AFFINITY).cast(), pass as *mut c_void));
         tell(4, each((&raw const REVERSE).cast(), pass as *mut c_void));
+    }
+    0
+}
+
+/// Never attached; user space runs it with an empty packet: removes what was decided about flows that are over.
+/// Needs `bpf_for_each_map_elem` (5.13).
+#[classifier]
+pub fn skep_collect_verdicts(_ctx: TcContext) -> i32 {
+    // SAFETY: the map's address is what the loader replaces by the map; the callback has the signature for hashes.
+    unsafe {
+        each((&raw const VERDICTS).cast(), visit_verdict as *mut c_void);
+    }
+    0
+}
+
+unsafe extern "C" fn visit_verdict(
+    _map: *mut c_void,
+    key: *const FlowKey,
+    verdict: *const Verdict,
+    _: *mut c_void,
+) -> u64 {
+    let Some(node) = node() else { return 1 };
+    // SAFETY: the kernel passes a key and a value of the map's types.
+    let (key, verdict) = unsafe { (*key, &*verdict) };
+    if node.timeouts.expired(verdict.state, key.protocol, verdict.seen_ticks, now()) {
+        let _ = VERDICTS.remove(key);
+        count(Counter::FlowsCollected);
     }
     0
 }

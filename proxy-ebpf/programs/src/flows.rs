@@ -47,6 +47,9 @@ pub fn find(work: &mut Work) -> Found {
             work.to = flow.outer.reversed();
             return Found::Reply;
         }
+        if flow.kind & kind::DIRECT != 0 {
+            touch(flow, packet, Direction::Forward);
+        }
         return Found::AsIs;
     }
     // SAFETY: the value is only read.
@@ -154,11 +157,32 @@ pub fn open(work: &mut Work, plan: &Plan) -> bool {
 
 /// Whether other maps are about to take the place of these: a flow that is opened now could be missed.
 #[inline(always)]
-fn is_held(now: u32) -> bool {
+pub fn is_held(now: u32) -> bool {
     match HOLD.get(0) {
         Some(until) => *until != 0 && until.wrapping_sub(now) as i32 > 0,
         None => false,
     }
+}
+
+/// Notes a flow that is not translated, so that its answers are not either. A full table leaves it unnoted; 0 if no flow
+/// may be opened now.
+#[inline(never)]
+pub fn note(work: &mut Work) -> u32 {
+    let Work { packet, flow, key, .. } = work;
+    flow.outer = packet.tuple;
+    flow.inner = packet.tuple;
+    flow.backend = 0;
+    flow.seen_ticks = now();
+    if is_held(flow.seen_ticks) {
+        count(Counter::DropHold);
+        return 0;
+    }
+    flow.state = advance(0, packet.protocol, Direction::Forward, packet.tcp_flags);
+    flow.kind = kind::DIRECT | kind::FROM_OUTSIDE;
+    flow.zero = [0; 2];
+    *key = FlowKey::new(&packet.tuple, packet.protocol);
+    let _ = FLOWS.insert(&*settled(key), &*settled(flow), u64::from(BPF_NOEXIST));
+    1
 }
 
 /// Inserts the flow under a key that nobody has, by changing the source port as often as it takes. The insertion is

@@ -7,21 +7,22 @@ use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::TcContext;
-use skep_ebpf_abi::Addr;
 use skep_ebpf_abi::counter::Counter;
 use skep_ebpf_abi::flow::kind;
 use skep_ebpf_abi::node::{endpoint, flags};
 use skep_ebpf_abi::service::{AffinityKey, Frontend, FrontendKey, set};
+use skep_ebpf_abi::{Addr, TCP, tcp};
 
 use crate::count::count;
-use crate::flows::{Found, Plan, find, node, node_source, open, same_addr};
+use crate::flows::{Found, Plan, find, node, node_source, note, open, same_addr};
 use crate::fragment::{self, Later};
 use crate::icmp;
 use crate::maps::{FRONTENDS, KEEP_SOURCE};
-use crate::packet::{Content, Packet, parse};
+use crate::packet::{Content, ETH_V4, ETH_V6, Packet, parse};
+use crate::policy;
 use crate::refuse::refuse;
 use crate::rewrite::rewrite;
-use crate::route::{deliver, local, to_pod};
+use crate::route::{deliver, enter_as_it_is, local};
 use crate::select::{Choice, Lot, choose, may_come};
 use crate::skb::Skb;
 use crate::tunnel::source_towards;
@@ -34,6 +35,8 @@ pub enum Origin {
     Outside,
     /// A pod of this node.
     Pod,
+    /// A pod of this node that network policies select.
+    PolicedPod,
     /// Another node, through the tunnel.
     Tunnel,
 }
@@ -44,13 +47,25 @@ fn drop(reason: Counter) -> i32 {
     TC_ACT_SHOT
 }
 
+/// What becomes of what is no packet with addresses. What is no IP (neighbours asking for each other) is never policed.
+#[inline(always)]
+fn unparsed(skb: Skb, policed: bool) -> i32 {
+    if policed && matches!(skb.protocol(), ETH_V4 | ETH_V6) { TC_ACT_SHOT } else { TC_ACT_OK }
+}
+
 /// What comes into the node.
 #[inline(always)]
 pub fn ingress(skb: Skb, origin: Origin) -> i32 {
-    let Some(work) = parse(skb) else { return TC_ACT_OK };
+    // Constant for each program, so that those of other pods have no trace of it.
+    let policed = origin == Origin::PolicedPod;
+    let Some(work) = parse(skb) else { return unparsed(skb, policed) };
+    work.from_pod = u32::from(matches!(origin, Origin::Pod | Origin::PolicedPod));
     match work.packet.content {
         Content::Flow => {}
         Content::IcmpError => {
+            if policed && !policy::is_related(skb, work) {
+                return TC_ACT_SHOT;
+            }
             return match icmp::error(skb, work) {
                 icmp::TRANSLATED => deliver(skb, work),
                 verdict => verdict,
@@ -59,9 +74,12 @@ pub fn ingress(skb: Skb, origin: Origin) -> i32 {
         Content::Fragment => match fragment::later(skb, &mut work.packet) {
             Later::Known => {}
             Later::Held => return TC_ACT_SHOT,
+            Later::Unknown if policed && !policy::is_pair(&work.packet) => return TC_ACT_SHOT,
             Later::Unknown => return TC_ACT_OK,
         },
-        Content::Other => return TC_ACT_OK,
+        Content::Other => {
+            return if policed && !policy::leaves_without_ports(skb, work) { TC_ACT_SHOT } else { TC_ACT_OK };
+        }
     }
     let work = settled(work);
     let verdict = flow(skb, work, origin);
@@ -74,10 +92,12 @@ pub fn ingress(skb: Skb, origin: Origin) -> i32 {
 /// A packet with ports.
 #[inline(always)]
 fn flow(skb: Skb, work: &mut Work, origin: Origin) -> i32 {
+    let policed = origin == Origin::PolicedPod;
     match find(work) {
+        Found::Forward | Found::Reply if policed && !policy::leaves(skb, work) => return TC_ACT_SHOT,
         Found::Forward => return send(skb, work, Counter::PacketTranslated),
         Found::Reply => return send(skb, work, Counter::PacketReply),
-        Found::AsIs => return untouched(skb, &work.packet, origin),
+        Found::AsIs => return untouched(skb, work, origin),
         Found::Unknown => {}
     }
     let packet = &work.packet;
@@ -86,20 +106,30 @@ fn flow(skb: Skb, work: &mut Work, origin: Origin) -> i32 {
     let frontend = unsafe { FRONTENDS.get(key) };
     if packet.content == Content::Fragment {
         // Its first fragment opened no flow.
-        return if frontend.is_some() { drop(Counter::DropFragment) } else { untouched(skb, packet, origin) };
+        return if frontend.is_some() { drop(Counter::DropFragment) } else { untouched(skb, work, origin) };
     }
     let mut plan = Plan::default();
     if let Some(frontend) = frontend {
         return match balance(packet, frontend, origin, &mut plan) {
+            PLANNED if policed && !leaves_as(skb, work, &plan) => TC_ACT_SHOT,
             PLANNED => send_new(skb, work, &plan, Counter::PacketTranslated),
             NOBODY => refuse(skb, work),
             verdict => verdict,
         };
     }
-    if origin == Origin::Pod && leaves_cluster(packet) && masquerade(packet, &mut plan) {
+    if origin == Origin::Outside && dials_pod(packet) {
+        return if note(work) == 0 { TC_ACT_SHOT } else { TC_ACT_OK };
+    }
+    if matches!(origin, Origin::Pod | Origin::PolicedPod)
+        && leaves_cluster(packet)
+        && masquerade(packet, &mut plan)
+    {
+        if policed && !leaves_as(skb, work, &plan) {
+            return TC_ACT_SHOT;
+        }
         return send_new(skb, work, &plan, Counter::Masqueraded);
     }
-    untouched(skb, packet, origin)
+    untouched(skb, work, origin)
 }
 
 /// Makes the packet what it is to become, and sends it there.
@@ -112,15 +142,26 @@ fn send(skb: Skb, work: &Work, counter: Counter) -> i32 {
     deliver(skb, work)
 }
 
+/// Whether a pod may send a packet for which there is a plan.
+#[inline(always)]
+fn leaves_as(skb: Skb, work: &mut Work, plan: &Plan) -> bool {
+    work.to.dst = plan.dst;
+    work.to.dst_port_be = plan.dst_port_be;
+    policy::leaves(skb, settled(work))
+}
+
 /// A packet that is not ours to change: between pods it still takes the short way.
 #[inline(always)]
-fn untouched(skb: Skb, packet: &Packet, origin: Origin) -> i32 {
+fn untouched(skb: Skb, work: &mut Work, origin: Origin) -> i32 {
+    if origin == Origin::PolicedPod && !policy::leaves(skb, policy::as_it_is(work)) {
+        return TC_ACT_SHOT;
+    }
     if origin != Origin::Outside
-        && let Some(place) = local(&packet.tuple.dst)
+        && let Some(place) = local(&work.packet.tuple.dst)
         && place.flags & endpoint::HOST == 0
         && !through_stack()
     {
-        return to_pod(skb, place);
+        return enter_as_it_is(skb, work, place);
     }
     TC_ACT_OK
 }
@@ -182,14 +223,28 @@ fn send_new(skb: Skb, work: &mut Work, plan: &Plan, counter: Counter) -> i32 {
     if open(work, plan) { send(skb, work, counter) } else { TC_ACT_SHOT }
 }
 
+/// Whether a stranger opens a flow to a pod of this node: where pods are masqueraded, its answers would be too.
+#[inline(always)]
+fn dials_pod(packet: &Packet) -> bool {
+    let opens = packet.protocol != TCP || packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+    opens
+        && is_masquerading()
+        && local(&packet.tuple.dst).is_some_and(|place| place.flags & endpoint::HOST == 0)
+        && KEEP_SOURCE.get(&Key::new(128, packet.tuple.src)).is_none()
+}
+
+#[inline(always)]
+fn is_masquerading() -> bool {
+    match node() {
+        Some(node) => node.flags & flags::MASQUERADE != 0,
+        None => false,
+    }
+}
+
 /// Whether a pod's packet goes where pod addresses mean nothing.
 #[inline(always)]
 fn leaves_cluster(packet: &Packet) -> bool {
-    let wanted = match node() {
-        Some(node) => node.flags & flags::MASQUERADE != 0,
-        None => false,
-    };
-    wanted
+    is_masquerading()
         && local(&packet.tuple.dst).is_none()
         && KEEP_SOURCE.get(&Key::new(128, packet.tuple.dst)).is_none()
 }
@@ -220,14 +275,22 @@ pub fn skep_pod_in(ctx: TcContext) -> i32 {
     ingress(Skb { raw: ctx.skb.skb }, Origin::Pod)
 }
 
-/// From the node's own sockets to outside or to a pod: the answers of backends in the host's namespace.
+/// From a pod that network policies select.
 #[classifier]
-pub fn skep_host_out(ctx: TcContext) -> i32 {
-    let skb = Skb { raw: ctx.skb.skb };
-    let Some(work) = parse(skb) else { return TC_ACT_OK };
+pub fn skep_pod_in_policed(ctx: TcContext) -> i32 {
+    ingress(Skb { raw: ctx.skb.skb }, Origin::PolicedPod)
+}
+
+/// What the stack sends: the answers of backends in the host's namespace are translated.
+#[inline(always)]
+fn egress(skb: Skb, policed: bool) -> i32 {
+    let Some(work) = parse(skb) else { return unparsed(skb, policed) };
     match work.packet.content {
         Content::Flow => {}
         Content::IcmpError => {
+            if policed && !policy::is_wanted(skb, work) {
+                return TC_ACT_SHOT;
+            }
             return match icmp::error(skb, work) {
                 icmp::TRANSLATED => TC_ACT_OK,
                 verdict => verdict,
@@ -236,20 +299,41 @@ pub fn skep_host_out(ctx: TcContext) -> i32 {
         // The node sends its fragments in order.
         Content::Fragment => {
             if !fragment::look_up(&mut work.packet) {
-                return TC_ACT_OK;
+                return if policed && !policy::is_pair(&work.packet) { TC_ACT_SHOT } else { TC_ACT_OK };
             }
         }
-        Content::Other => return TC_ACT_OK,
+        Content::Other => {
+            return if policed && !policy::enters_without_ports(work) { TC_ACT_SHOT } else { TC_ACT_OK };
+        }
     }
     let work = settled(work);
     if work.packet.first_fragment {
         fragment::note(&work.packet);
     }
-    if find(work) == Found::Reply {
+    let is_reply = find(work) == Found::Reply;
+    if policed {
+        let becomes = if is_reply { settled(work) } else { policy::as_it_is(work) };
+        if !policy::enters_by_stack(becomes) {
+            return TC_ACT_SHOT;
+        }
+    }
+    if is_reply {
         if rewrite(skb, work) != 0 {
             return drop(Counter::DropRewrite);
         }
         count(Counter::PacketReply);
     }
     TC_ACT_OK
+}
+
+/// From the node's own sockets to outside or to a pod.
+#[classifier]
+pub fn skep_host_out(ctx: TcContext) -> i32 {
+    egress(Skb { raw: ctx.skb.skb }, false)
+}
+
+/// From the node's own sockets, and what the stack forwards, to a pod that network policies select.
+#[classifier]
+pub fn skep_pod_out_policed(ctx: TcContext) -> i32 {
+    egress(Skb { raw: ctx.skb.skb }, true)
 }

@@ -4,6 +4,7 @@
 //! - `socket`: connect, sendmsg, recvmsg and getpeername of both families; a virtual address becomes a backend once.
 //! - `bind`: keeps node ports for services.
 //! - `hooks`: tc programs of the uplink (both ways) and of the host's end of a pod's interface pair.
+//! - `policy`: the same for pods that network policies select, which ask about each flow.
 //! - `xdp`: what comes in over an uplink and goes out again over the same one.
 //! - `tunnel`: tc programs of the device that leads to nodes on other segments.
 //! - `collect`: walks the flows and removes those that are over; run by user space through a test run.
@@ -25,6 +26,7 @@ mod icmp;
 mod limit;
 mod maps;
 mod packet;
+mod policy;
 mod refuse;
 mod rewrite;
 mod route;

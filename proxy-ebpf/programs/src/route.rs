@@ -17,6 +17,7 @@ use skep_ebpf_abi::node::{Endpoint, endpoint};
 use crate::count::count;
 use crate::maps::ENDPOINTS;
 use crate::packet::{Content, Packet};
+use crate::policy;
 use crate::skb::Skb;
 use crate::too_big::{bounce, forbids_fragments};
 use crate::work::Work;
@@ -35,6 +36,28 @@ static QUERY: PerCpuArray<[u32; 16]> = PerCpuArray::with_max_entries(1, 0);
 pub fn local(addr: &Addr) -> Option<&'static Endpoint> {
     // SAFETY: the value is only read.
     unsafe { ENDPOINTS.get(addr) }
+}
+
+/// Hands a packet to a pod of this node if its policies allow what the packet has become: `work.to`.
+#[inline(always)]
+fn enter(skb: Skb, work: &Work, pod: &Endpoint) -> i32 {
+    // An error that was translated belongs to a flow that was allowed.
+    if pod.flags & endpoint::POLICED != 0
+        && work.packet.content != Content::IcmpError
+        && !policy::enters(skb, work)
+    {
+        return TC_ACT_SHOT;
+    }
+    to_pod(skb, pod)
+}
+
+/// Hands a packet that becomes nothing else to a pod of this node.
+#[inline(always)]
+pub fn enter_as_it_is(skb: Skb, work: &mut Work, pod: &Endpoint) -> i32 {
+    if pod.flags & endpoint::POLICED != 0 && !policy::enters(skb, policy::as_it_is(work)) {
+        return TC_ACT_SHOT;
+    }
+    to_pod(skb, pod)
 }
 
 /// Hands a packet to a pod of this node: straight into its namespace.
@@ -59,7 +82,7 @@ pub fn deliver(skb: Skb, work: &Work) -> i32 {
     let (packet, to) = (&work.packet, &work.to);
     match local(&to.dst) {
         Some(place) if place.flags & endpoint::HOST != 0 => TC_ACT_OK,
-        Some(pod) => to_pod(skb, pod),
+        Some(pod) => enter(skb, work, pod),
         None => to_neighbour(skb, packet, to),
     }
 }

@@ -27,6 +27,8 @@ pub struct Work {
     pub flow: Flow,
     /// The key of its backend's side.
     pub key: FlowKey,
+    /// 1: a pod of this node has sent it, over the interface that it came in by.
+    pub from_pod: u32,
 }
 
 #[map(name = "work")]

@@ -44,6 +44,8 @@ fn other_nodes_see_pods_themselves_and_strangers_see_the_node() -> Result<()> {
     // Node one has its own range; only its processes matter here.
     one.ip("route add 10.244.2.0/24 via 192.168.9.2")?;
     one.ip("-6 route add fd00:10:244:2::/64 via fd09::2")?;
+    world.ip("route add 10.244.2.0/24 via 192.168.9.2")?;
+    world.ip("-6 route add fd00:10:244:2::/64 via fd09::2")?;
     two.config.node_ips = addresses(2)?.to_vec();
     two.config.pod_cidrs = vec!["10.244.2.0/24".parse()?, "fd00:10:244:2::/64".parse()?];
     two.config.cluster_cidrs = vec!["10.244.0.0/16".parse()?, "fd00:10:244::/56".parse()?];
@@ -63,6 +65,8 @@ fn other_nodes_see_pods_themselves_and_strangers_see_the_node() -> Result<()> {
             talk(&one, server.address())?;
             ensure!(seen_as(&one, at_one, &made.netns)? == *ip, "node one sees the pod itself");
             ensure!(seen_as(&world, at_world, &made.netns)? == node, "a stranger sees the node");
+            // One that knows the way to the pod is answered by the pod.
+            talk(&world, server.address())?;
         }
         // A peer that left is a stranger.
         network.set_peers(vec![]).await?;

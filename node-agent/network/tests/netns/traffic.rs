@@ -39,6 +39,7 @@ fn unreachable(netns: &Path, target: &str) -> Result<bool> {
     }))
 }
 
+/// Holds NE-25, NE-26.
 #[test]
 fn pods_and_host_reach_each_other_and_untranslated_services_fail_at_once() -> Result<()> {
     if !skep_tests::require("pods_and_host_reach_each_other_and_untranslated_services_fail_at_once") {
@@ -101,6 +102,7 @@ fn the_mtu_follows_the_uplink() -> Result<()> {
     })
 }
 
+/// Holds NE-23, NE-24.
 #[test]
 fn pods_of_two_nodes_on_one_segment_reach_each_other() -> Result<()> {
     if !skep_tests::require("pods_of_two_nodes_on_one_segment_reach_each_other") {
@@ -131,9 +133,11 @@ fn pods_of_two_nodes_on_one_segment_reach_each_other() -> Result<()> {
                 network_two.set_peers(vec![peer_one]).await?;
                 anyhow::Ok(network_two.setup(&pod("b")).await?)
             })??;
-            for ip in &b.ips {
-                let server = serve(&b.netns, *ip)?;
-                talk(&a.netns, server.address())?;
+            for (server_of, asker) in [(&b, &a), (&a, &b)] {
+                for ip in &server_of.ips {
+                    let server = serve(&server_of.netns, *ip)?;
+                    talk(&asker.netns, server.address())?;
+                }
             }
             network_one.set_peers(vec![]).await?;
             ensure!(!one.ip("route")?.contains("10.244.2.0/24"), "the peer's route goes with the peer");

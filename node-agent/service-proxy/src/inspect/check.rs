@@ -248,6 +248,13 @@ fn drops(counters: &[(&'static str, u64)]) -> Vec<Finding> {
         "drop_tunnel_source" => {
             Some((Level::Warning, "tunnelled packets whose sender is no node of this cluster, or forged"))
         }
+        "drop_policy" => {
+            Some((Level::Note, "network policies do their work: `skep net policy denied` says whose"))
+        }
+        "drop_verdicts_full" => {
+            Some((Level::Problem, "the table of flows that network policies decided is full: new ones fail"))
+        }
+        "drop_spoofed" => Some((Level::Warning, "a pod sends with an address that is not its own")),
         "drop_fragment" => Some((Level::Note, "fragments to a service: lower the clients' MTU")),
         "socket_inconsistent" => {
             Some((Level::Warning, "a set was read while it changed; harmless unless it grows"))

@@ -90,7 +90,7 @@ impl DataPlane {
         if self.serves_sockets() {
             self.attach_sockets(programs)?;
         }
-        links::refresh_interfaces(programs, &self.pins)
+        links::refresh_interfaces(programs, &self.pins, &Self::policed_interfaces(&self.policy.policed)?)
     }
 
     /// The maps that must grow, with their limits to be.
@@ -99,11 +99,11 @@ impl DataPlane {
         let (mut growing, mut bytes) = (Vec::new(), 0);
         for name in PINNED_MAPS {
             let Some(map) = RawMap::open(&maps.join(name))? else { continue };
+            // What cannot grow has its place already, and much of it is hardly ever used.
+            let Some((name, _)) = START.into_iter().find(|(known, _)| *known == name) else { continue };
             let (key, value) = map.sizes();
             let mut shape = Shape { key: key as u32, value: value as u32, limit: map.limit() };
-            if let Some((name, _)) = START.into_iter().find(|(known, _)| *known == name)
-                && let Some(limit) = wanted.get(name).and_then(|wanted| sizes::grown(shape.limit, *wanted))
-            {
+            if let Some(limit) = wanted.get(name).and_then(|wanted| sizes::grown(shape.limit, *wanted)) {
                 shape.limit = limit;
                 growing.push((name, limit));
             }

@@ -53,11 +53,12 @@ impl Plain for Answer {}
 
 const HEADER: usize = 16;
 
-/// A connected socket.
+/// A socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DiagSocket {
     family: u8,
     protocol: u8,
+    state: u8,
     id: SocketId,
 }
 
@@ -65,6 +66,22 @@ impl DiagSocket {
     /// The socket's cookie, as the programs see it.
     pub(crate) fn cookie(&self) -> u64 {
         u64::from(self.id.cookie[0]) | (u64::from(self.id.cookie[1]) << 32)
+    }
+
+    /// Its own address.
+    pub(crate) fn own(&self) -> Addr {
+        if i32::from(self.family) == libc::AF_INET { Addr::v4(self.id.src[0]) } else { Addr::v6(self.id.src) }
+    }
+
+    /// Its own port.
+    pub(crate) fn own_port_be(&self) -> u16 {
+        self.id.src_port_be
+    }
+
+    /// Whether it waits for connections.
+    pub(crate) fn is_listening(&self) -> bool {
+        const LISTEN: u8 = 10;
+        self.state == LISTEN
     }
 
     /// The peer's address.
@@ -112,7 +129,7 @@ fn read<T: Plain>(bytes: &[u8]) -> Option<T> {
     Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
 }
 
-/// All sockets of a family and protocol that have a peer.
+/// All sockets of a family and protocol that have a peer, or listen.
 pub(crate) fn list_sockets(netlink: &OwnedFd, family: u8, protocol: u8) -> io::Result<Vec<DiagSocket>> {
     let request = Request {
         length: size_of::<Request>() as u32,
@@ -145,8 +162,10 @@ pub(crate) fn list_sockets(netlink: &OwnedFd, family: u8, protocol: u8) -> io::R
                 libc::NLMSG_ERROR => return answer_error(&rest[HEADER..size]).map(|()| found),
                 _ => {
                     let answer: Answer = read(&rest[HEADER..size]).ok_or(io::ErrorKind::InvalidData)?;
-                    if answer.id.dst_port_be != 0 {
-                        found.push(DiagSocket { family: answer.family, protocol, id: answer.id });
+                    let Answer { family, state, id, .. } = answer;
+                    let socket = DiagSocket { family, protocol, state, id };
+                    if id.dst_port_be != 0 || socket.is_listening() {
+                        found.push(socket);
                     }
                 }
             }

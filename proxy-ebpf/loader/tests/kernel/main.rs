@@ -10,6 +10,7 @@ mod helper;
 mod maglev;
 mod node_port;
 mod packets;
+mod policy;
 mod refusal;
 mod restart;
 mod scale;
