@@ -2,5 +2,7 @@
 
 #[path = "stage/node.rs"]
 pub(crate) mod node;
+#[path = "stage/server.rs"]
+pub(crate) mod server;
 #[path = "stage/stats.rs"]
 pub(crate) mod stats;

@@ -62,7 +62,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         filter: Vec<String>,
     },
-    /// Run a benchmark: `apiserver`, `dns`, `service-path`, `services`.
+    /// Run a benchmark: `apiserver`, `dns`, `podnet`, `service-path`, `services`.
     Bench {
         /// Its name.
         name: String,

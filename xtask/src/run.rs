@@ -87,13 +87,13 @@ pub(crate) fn test(filter: &[String]) -> Result<()> {
 /// `cargo xtask bench NAME`.
 pub(crate) fn bench(name: &str, options: &[String]) -> Result<()> {
     match name {
-        "service-path" | "services" => {
+        "service-path" | "services" | "podnet" => {
             packages::setup(true)?;
             ebpf::build()?;
         }
         // Without programs.
         "apiserver" | "dns" => packages::setup(true)?,
-        _ => bail!("no benchmark {name}; there are: apiserver, dns, service-path, services"),
+        _ => bail!("no benchmark {name}; there are: apiserver, dns, podnet, service-path, services"),
     }
     run(cargo().args(["bench", "--package", "skep-tests", "--bench", name, "--"]).args(options))
 }

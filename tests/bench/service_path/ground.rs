@@ -16,7 +16,8 @@ use skep_ebpf_loader::tables::Change;
 use skep_tests::{NetBox, cgroup::CgroupTree, netbox::command_in};
 
 use crate::rules::{self, Service};
-use crate::stage::node::{PORTS, ServerProcess, TestNode, WIRE_PORTS, vip};
+use crate::stage::node::{TestNode, vip};
+use crate::stage::server::{PORTS, ServerProcess, WIRE_PORTS};
 
 /// One way from a client to the server.
 pub(crate) struct Row {

@@ -15,7 +15,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
-use crate::stage::node::{PORTS, WIRE_PORTS, vip};
+use crate::stage::node::vip;
+use crate::stage::server::{PORTS, WIRE_PORTS};
 
 /// The service that loses and gets endpoints: its name, and its number among the cluster IPs.
 pub(crate) const MOVING: (&str, usize) = ("m-moving", 2);

@@ -13,7 +13,8 @@ use skep_tests::{NetBox, cgroup::CgroupTree, netbox::command_in};
 use crate::agent::{Agent, Usage};
 use crate::api::{Api, MOVING, MOVING_PORTS};
 use crate::probe::{Probe, now};
-use crate::stage::node::{PORTS, ServerProcess, TestNode, vip};
+use crate::stage::node::{TestNode, vip};
+use crate::stage::server::{PORTS, ServerProcess};
 
 /// The floor of everything.
 pub(crate) const BARE: &str = "bare veth";
