@@ -25,12 +25,17 @@ const RESERVED: [&str; 21] = [
     "while",
 ];
 
+/// Is it a word of the language, that no variable can be named by?
+pub fn is_reserved(word: &str) -> bool {
+    RESERVED.contains(&word)
+}
+
 /// The identifier of a property; `None` when expressions cannot name it.
 pub fn escape(name: &str) -> Option<String> {
     if name.is_empty() || name.as_bytes()[0].is_ascii_digit() {
         return None;
     }
-    if RESERVED.contains(&name) {
+    if is_reserved(name) {
         return Some(format!("__{name}__"));
     }
     let mut out = String::with_capacity(name.len());
@@ -66,7 +71,7 @@ pub fn unescape(name: &str) -> Option<String> {
                 "dot" => out.push('.'),
                 "dash" => out.push('-'),
                 "slash" => out.push('/'),
-                word if RESERVED.contains(&word) && end + 4 == name.len() => out.push_str(word),
+                word if is_reserved(word) && end + 4 == name.len() => out.push_str(word),
                 _ => return None,
             }
             rest = &after[end + 2..];

@@ -55,7 +55,7 @@ mod value;
 
 pub use cost::Range as Cost;
 pub use env::{Env, Program};
-pub use escaping::{escape, unescape};
+pub use escaping::{escape, is_reserved, unescape};
 pub use eval::{Activation, Budget, EvalError, PER_CALL_LIMIT, Variables};
 pub use library::authorizer;
 pub use schema::{Options as SchemaOptions, Schema};

@@ -20,7 +20,7 @@ use tower::{Service, ServiceExt};
 use crate::client::Body;
 use crate::config::ClientConfig;
 use crate::error::{BoxError, Error, Result};
-use crate::tls::Connector;
+use crate::tls::{Connector, connector};
 
 const TOKEN_REREAD: Duration = Duration::from_secs(60);
 
@@ -153,7 +153,7 @@ fn connections(config: &ClientConfig) -> Result<Hyper<Connector, Body>> {
         .http2_keep_alive_while_idle(true)
         .http2_initial_stream_window_size(1 << 20)
         .http2_initial_connection_window_size(8 << 20)
-        .build(Connector::new(config)?))
+        .build(connector(config)?))
 }
 
 impl Identity {

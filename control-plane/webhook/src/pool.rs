@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::client::legacy::Client as Hyper;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 
 use crate::client::Body;
@@ -96,7 +96,7 @@ pub(crate) struct Connector {
 }
 
 impl tower::Service<http::Uri> for Connector {
-    type Response = TokioIo<Stream>;
+    type Response = Stream;
     type Error = Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
 
@@ -106,8 +106,6 @@ impl tower::Service<http::Uri> for Connector {
 
     fn call(&mut self, _: http::Uri) -> Self::Future {
         let this = self.clone();
-        Box::pin(async move {
-            connect(&*this.resolver, &this.place, &this.name, this.config).await.map(TokioIo::new)
-        })
+        Box::pin(async move { connect(&*this.resolver, &this.place, &this.name, this.config).await })
     }
 }

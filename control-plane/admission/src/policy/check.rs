@@ -16,30 +16,6 @@ const ANNOTATION: usize = 5 * 1024;
 /// No webhook or policy has more match conditions.
 const CONDITIONS: usize = 64;
 
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
-
 fn compiled(errors: &mut ErrorList, path: &Path, expression: &Expression) {
     if let Err(error) = &expression.program {
         errors.push(Error::invalid(path, expression.text.as_str(), error.as_str()));
@@ -136,7 +112,7 @@ fn check_variables(spec: &Value, path: &Path, setting: &Setting, errors: &mut Er
             errors.push(Error::required(&path.child("name"), "name is not specified"));
         } else if !name.chars().all(letters)
             || name.starts_with(|c: char| c.is_ascii_digit())
-            || RESERVED.contains(&name.as_str())
+            || skep_cel::is_reserved(name)
         {
             let complaint = "name is not a valid CEL identifier";
             errors.push(Error::invalid(&path.child("name"), name.as_str(), complaint));

@@ -149,14 +149,9 @@ impl Plugin for MutatingAdmissionWebhook {
         if hooks.is_empty() {
             return Ok(());
         }
-        // Taken out, so that the object can be looked at while what is remembered of it changes.
-        let mut reinvocation = std::mem::take(&mut attributes.reinvocation);
-        reinvocation.begin(NAME, attributes.object.as_ref());
-        attributes.reinvocation = reinvocation;
+        attributes.reinvocation.begin(NAME, attributes.object.as_ref());
         let outcome = self.run(attributes, &hooks).await;
-        let mut reinvocation = std::mem::take(&mut attributes.reinvocation);
-        reinvocation.end(NAME, attributes.object.as_ref());
-        attributes.reinvocation = reinvocation;
+        attributes.reinvocation.end(NAME, attributes.object.as_ref());
         outcome
     }
 
