@@ -6,11 +6,11 @@ use skep_ebpf_abi::service::{SourceRange, frontend};
 use skep_ebpf_abi::{TCP, UDP};
 use skep_ebpf_loader::inspect::Inspector;
 use skep_ebpf_loader::tables::{Change, RangeKey};
-use skep_ebpf_loader::{XdpChoice, XdpMode, XdpState};
+use skep_ebpf_loader::{DataPlane, Error, LoadOptions, XdpChoice, XdpMode, XdpState};
 
 use crate::bench::{REDIRECT, UPLINK, at};
 use crate::node_port::{Net, ifindex, mark_node_port, tcp, udp};
-use crate::support::{addr, inside, possible, put_service, serve};
+use crate::support::{TestBox, addr, inside, possible, put_service, serve};
 use crate::sys::complete_checksums;
 use crate::wire::{ACK, SYN, Wire};
 
@@ -232,6 +232,57 @@ fn the_mode_falls_back_and_is_shown() {
     assert_eq!(bench.attach(uplink, XdpChoice::Off), XdpState::default());
     bench.net.plane.leave_services().expect("left");
     assert_eq!(links(), "");
+}
+
+/// As an agent does it: the choice is made at the start, and followed wherever there is an uplink.
+#[test]
+fn uplinks_follow_the_choice_and_complaints_are_kept() {
+    if !possible("uplinks_follow_the_choice_and_complaints_are_kept") {
+        return;
+    }
+    let load = |place: &TestBox| {
+        let options = LoadOptions { xdp: XdpChoice::Auto, ..place.options() };
+        DataPlane::load(options).expect("the data plane loads")
+    };
+    let net = Net::with("xd-agent", load);
+    let uplink = ifindex(&net.place.namespace(), "up0");
+    let bench = Bench { net, uplink };
+    let names = || {
+        let links = Inspector::new(&bench.net.place.pin_dir).links().expect("links");
+        let ours = links.into_iter().filter(|link| link.name.starts_with("xdp-"));
+        ours.map(|link| (link.name, link.program)).collect::<BTreeMap<_, _>>()
+    };
+    let native = format!("xdp-native-{uplink}");
+    assert_eq!(names().into_keys().collect::<Vec<_>>(), [native.as_str()], "with the other programs");
+    assert!(bench.net.plane.xdp_complaints().is_empty());
+
+    // Loopback has no driver: the kernel does it, and that is said; looking again changes nothing.
+    bench.inside(|| bench.net.plane.attach_uplink(1)).expect("attached");
+    let (said, before) = (bench.net.plane.xdp_complaints(), names());
+    assert!(said.len() == 1 && said[0].contains("generic at interface 1 where auto"), "{said:?}");
+    bench.inside(|| bench.net.plane.attach_uplink(1)).expect("again");
+    assert_eq!((bench.net.plane.xdp_complaints(), names()), (said, before.clone()));
+
+    // When maps have grown, the program of the larger ones is in the links, and knows the flows.
+    bench.serve();
+    let packet = Wire::tcp("192.0.2.2:4000", "192.0.2.1:30080", SYN, b"");
+    let there = bench.through(&packet);
+    let grown = bench.inside(|| bench.net.plane.make_room(&[("flows", 100_000)].into()));
+    match grown {
+        Ok(grown) => assert!(!grown.is_empty()),
+        Err(Error::CannotExchange) => {
+            return eprintln!("SKIPPED the rest: this kernel exchanges no programs");
+        }
+        Err(error) => panic!("{error}"),
+    }
+    let after = names();
+    assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+    assert!(after.iter().all(|(name, program)| before[name] != *program), "{before:?} {after:?}");
+    assert_eq!(bench.through(&packet).ends(), there.ends());
+
+    bench.inside(|| bench.net.plane.detach_uplink(1)).expect("detached");
+    assert_eq!(names().into_keys().collect::<Vec<_>>(), [native]);
+    assert!(bench.net.plane.xdp_complaints().is_empty());
 }
 
 #[test]
