@@ -53,20 +53,23 @@ impl Place {
 pub(crate) struct Node {
     pub(crate) place: Place,
     pub(crate) machine: Machine,
+    /// Its port at the segment's switch.
+    pub(crate) port: String,
 }
 
 /// A cluster of machines. Dropped in this order: machines, registry, boxes.
-pub(crate) struct Cluster {
+pub(crate) struct Cluster<'a> {
+    lab: &'a Lab,
     nodes: BTreeMap<&'static str, Node>,
     _registry: Registry,
     outside: NetBox,
-    _segments: Vec<Segment>,
+    segments: Vec<Segment>,
     folder: PathBuf,
 }
 
-impl Cluster {
+impl<'a> Cluster<'a> {
     /// Boots machines at these places; nothing of Skep runs on them yet.
-    pub(crate) fn boot(lab: &Lab, places: &[Place]) -> Result<Self> {
+    pub(crate) fn boot(lab: &'a Lab, places: &[Place]) -> Result<Self> {
         let outside = NetBox::new("vmout")?;
         outside
             .run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1"))?
@@ -91,7 +94,7 @@ impl Cluster {
             node.set_up()?;
             nodes.insert(node.place.name, node);
         }
-        Ok(Self { nodes, _registry: registry, outside, _segments: segments, folder })
+        Ok(Self { lab, nodes, _registry: registry, outside, segments, folder })
     }
 
     /// A machine by name.
@@ -102,6 +105,25 @@ impl Cluster {
     /// The names of all machines.
     pub(crate) fn names(&self) -> Vec<&'static str> {
         self.nodes.keys().copied().collect()
+    }
+
+    /// A segment.
+    pub(crate) fn segment(&self, number: usize) -> &Segment {
+        &self.segments[number]
+    }
+
+    /// Switches a machine off as a power cut does.
+    pub(crate) fn power_off(&mut self, name: &str) -> Result<Place> {
+        let node = self.nodes.remove(name).with_context(|| format!("no machine {name}"))?;
+        Ok(node.place)
+    }
+
+    /// Boots a machine that was switched off. Its disk is as new: what it had is lost.
+    pub(crate) fn power_on(&mut self, place: Place) -> Result<()> {
+        let node = start(self.lab, place, &self.segments)?;
+        node.set_up()?;
+        self.nodes.insert(place.name, node);
+        Ok(())
     }
 
     /// Starts the control plane, with a node beside it, on a machine, and fetches the administrator's credentials.
@@ -127,6 +149,31 @@ impl Cluster {
             arguments.iter().copied().chain(["--insecure-registries", REGISTRY]).collect();
         self.node(name).skep(&arguments)?;
         self.ready(name, 120)
+    }
+
+    /// Starts the agent of a machine that has joined before: it needs no token any more.
+    pub(crate) fn start_agent(&self, name: &str, server: &str) -> Result<()> {
+        let url = format!("https://{}:6443", self.node(server).place.address());
+        self.node(name).skep(&["agent", "--server", &url, "--insecure-registries", REGISTRY])
+    }
+
+    /// Kills the agent of a machine as the kernel does when memory is short.
+    pub(crate) fn kill_agent(&self, name: &str) -> Result<()> {
+        self.node(name).machine.sh("pkill -KILL -f '^[^ ]*/skep agent'").map(drop)
+    }
+
+    /// Waits until a node is not Ready any more.
+    pub(crate) fn lost(&self, name: &str, seconds: u64) -> Result<()> {
+        let query =
+            format!("get node {name} -o jsonpath={{.status.conditions[?(@.type==\"Ready\")].status}}");
+        eventually(&format!("{name} is known to be lost"), seconds, || {
+            let status = self.kubectl(&query)?;
+            if status == "True" {
+                bail!("Ready is {status:?}");
+            }
+            Ok(())
+        })
+        .map(drop)
     }
 
     /// Waits until a node is Ready.
@@ -172,13 +219,14 @@ impl Cluster {
 
 fn start(lab: &Lab, place: Place, segments: &[Segment]) -> Result<Node> {
     let segment = &segments[place.segment];
+    let port = segment.tap()?;
     let spec = Spec {
         memory_mib: 768,
-        taps: vec![segment.tap()?],
+        taps: vec![port.clone()],
         namespace: Some(segment.switch()),
         ..Spec::new(place.name)
     };
-    Ok(Node { place, machine: lab.start(&spec)? })
+    Ok(Node { place, machine: lab.start(&spec)?, port })
 }
 
 impl Node {

@@ -42,7 +42,11 @@ pub(crate) fn test(series: &str, name: &str, work: impl FnOnce(&Lab) -> Result<(
             }
         }
         Err(error) => {
-            panic!("{name} on {series}: {error:#}\nconsoles and packets are kept in {}", lab.folder.display())
+            let text = format!("{name} on {series}: {error:#}\n");
+            if let Err(error) = fs::write(lab.folder.join("failure.txt"), &text) {
+                eprintln!("the failure is not kept: {error}");
+            }
+            panic!("{text}consoles and packets are kept in {}", lab.folder.display())
         }
     }
 }

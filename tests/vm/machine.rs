@@ -129,6 +129,12 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        // An emulator that ended by itself: why is worth keeping.
+        if let Ok(Some(status)) = self.emulator.try_wait() {
+            let kept = fs::write(self.folder.join("emulator.status"), format!("{status}\n"));
+            eprintln!("machine {} had ended: {status} (kept: {})", self.name, kept.is_ok());
+            return;
+        }
         if let Err(error) = self.emulator.kill().and_then(|()| self.emulator.wait()) {
             eprintln!("machine {} does not stop: {error}", self.name);
         }

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod control;
+mod faults;
 mod lab;
 mod machine;
 mod plan;
@@ -16,23 +17,23 @@ mod two_nodes;
 macro_rules! on_kernel {
     ($module:ident, $series:literal) => {
         mod $module {
-            use crate::{lab, programs, two_nodes};
+            use crate::{faults, lab, programs, two_nodes};
 
             const SERIES: &str = $series;
 
             #[test]
             fn programs_load_and_packets_pass() {
-                lab::test(SERIES, "loader", |lab| programs::run(lab, "skep-ebpf-loader::kernel"));
+                lab::test(SERIES, "loader", |lab| programs::run(lab, "kernel"));
             }
 
             #[test]
             fn pod_network() {
-                lab::test(SERIES, "network", |lab| programs::run(lab, "skep-network::netns"));
+                lab::test(SERIES, "network", |lab| programs::run(lab, "netns"));
             }
 
             #[test]
             fn service_scenarios() {
-                lab::test(SERIES, "scenarios", |lab| programs::run(lab, "skep-tests::scenarios"));
+                lab::test(SERIES, "scenarios", |lab| programs::run(lab, "scenarios"));
             }
 
             #[test]
@@ -41,8 +42,13 @@ macro_rules! on_kernel {
             }
 
             #[test]
+            fn faults_between_nodes() {
+                lab::test(SERIES, "faults", faults::run);
+            }
+
+            #[test]
             fn containers() {
-                lab::test(SERIES, "runtime", |lab| programs::run(lab, "skep-runtime::containerd"));
+                lab::test(SERIES, "runtime", |lab| programs::run(lab, "containerd"));
             }
         }
     };

@@ -18,7 +18,7 @@ pub(crate) struct Plan {
     pub(crate) payload: PathBuf,
     /// Folders that the payload holds, seen in a machine where they are here.
     pub(crate) binds: Vec<PathBuf>,
-    /// Test programs by nextest's names.
+    /// Test programs by the names of cargo's targets.
     pub(crate) binaries: BTreeMap<String, PathBuf>,
 }
 

@@ -43,21 +43,12 @@ pub(crate) fn up(options: &[String]) -> Result<()> {
 }
 
 /// What is built and run for tests: always the same selection, as another one would build with other features.
-const TESTED: [&str; 3] = ["--workspace", "--exclude", "skep-ebpf-programs"];
+pub(crate) const TESTED: [&str; 3] = ["--workspace", "--exclude", "skep-ebpf-programs"];
 
 /// The test runner; nothing may be skipped.
 pub(crate) fn nextest() -> Command {
     let mut command = cargo();
     command.env("SKEP_TEST_REQUIRE_ALL", "1").args(["nextest", "run"]).args(TESTED);
-    command
-}
-
-/// The test programs, as JSON.
-pub(crate) fn nextest_list() -> Command {
-    let mut command = cargo();
-    command
-        .args(["nextest", "list", "--list-type", "binaries-only", "--message-format", "json"])
-        .args(TESTED);
     command
 }
 

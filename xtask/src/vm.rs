@@ -37,7 +37,10 @@ pub(crate) fn test(kernels: &[Series], filter: &[String]) -> Result<()> {
     let modules: Vec<String> =
         kernels.iter().map(|series| format!("test(/^{}::/)", series.module())).collect();
     let wanted = format!("package(skep-tests) & binary(vm) & ({})", modules.join(" | "));
-    run(builds::nextest().args(["--ignore-default-filter", "--filterset", &wanted]).args(filter))
+    // Nothing else is built: a target of this name is in one package only.
+    run(builds::nextest()
+        .args(["--test", "vm", "--ignore-default-filter", "--filterset", &wanted])
+        .args(filter))
 }
 
 /// Makes what the machines boot from, and the plan that tells the tests where it is.

@@ -34,7 +34,7 @@ const PACKAGES: &[&str] = &[
 /// Room for images and containers, in MiB.
 const SPARE: u64 = 1024;
 
-const FOLDERS: [&str; 12] = [
+const FOLDERS: [&str; 13] = [
     "dev",
     "etc",
     "lib/modules",
@@ -47,6 +47,8 @@ const FOLDERS: [&str; 12] = [
     "tmp",
     "var/lib",
     "var/log",
+    // runc puts its requests there.
+    "var/tmp",
 ];
 
 /// Nobody reads these in a test.

@@ -4,25 +4,18 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::ext4;
 use crate::cmd::{read, step};
-use crate::paths;
-use crate::run::nextest_list;
+use crate::{paths, run as builds};
 
-/// Test programs that run in machines, as nextest names them.
-const TESTS: [&str; 5] = [
-    "skep-ebpf-loader::kernel",
-    "skep-network::netns",
-    "skep-node-agent::agent",
-    "skep-runtime::containerd",
-    "skep-tests::scenarios",
-];
+/// Test programs that run in machines, by the names of cargo's targets, which are all different.
+const TESTS: [&str; 5] = ["agent", "containerd", "kernel", "netns", "scenarios"];
 
 /// Programs beside them, under cargo's output folder.
 const PROGRAMS: [&str; 4] = ["debug/skep", "debug/netprobe", "debug/netload", "debug/examples/log_writer"];
@@ -35,7 +28,7 @@ pub(crate) struct Payload {
     pub(crate) disk: PathBuf,
     /// Folders that machines see where they are here.
     pub(crate) binds: Vec<PathBuf>,
-    /// The test programs by nextest's names.
+    /// The test programs by name.
     pub(crate) binaries: BTreeMap<String, PathBuf>,
 }
 
@@ -99,17 +92,28 @@ fn list(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Where cargo put the test programs.
+/// Builds the test programs, only these; where cargo put them.
 fn test_programs() -> Result<BTreeMap<String, PathBuf>> {
-    let text = read(&mut nextest_list())?;
-    let list: Value = serde_json::from_str(&text).context("reading nextest's list of programs")?;
-    TESTS
-        .iter()
-        .map(|name| {
-            let path = list["rust-binaries"][name]["binary-path"]
-                .as_str()
-                .with_context(|| format!("nextest knows no test program {name}"))?;
-            Ok(((*name).to_owned(), PathBuf::from(path)))
-        })
-        .collect()
+    step("building the tests that run in virtual machines");
+    let mut cargo = builds::cargo();
+    cargo.args(["test", "--no-run", "--message-format", "json-render-diagnostics"]).args(builds::TESTED);
+    cargo.args(TESTS.iter().flat_map(|name| ["--test", name])).stdin(Stdio::null()).stderr(Stdio::inherit());
+    let output = cargo.output().context("starting cargo")?;
+    if !output.status.success() {
+        bail!("the tests do not build: {}", output.status);
+    }
+    let mut programs = BTreeMap::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let message: Value = serde_json::from_str(line).context("reading what cargo says")?;
+        if let (Some("compiler-artifact"), Some(name), Some(path)) =
+            (message["reason"].as_str(), message["target"]["name"].as_str(), message["executable"].as_str())
+            && message["target"]["kind"][0] == "test"
+        {
+            programs.insert(name.to_owned(), PathBuf::from(path));
+        }
+    }
+    match TESTS.iter().find(|name| !programs.contains_key(**name)) {
+        Some(missing) => bail!("cargo built no test program {missing}"),
+        None => Ok(programs),
+    }
 }
