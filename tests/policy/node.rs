@@ -189,6 +189,7 @@ async fn agent(
         record: Some(record),
         options: Default::default(),
         serve: ServeOptions { healthz: None, metrics: None },
+        housekeeping: skep_service_proxy::HOUSEKEEPING,
         settled,
         metrics: Default::default(),
     };
