@@ -8,7 +8,8 @@
 //! ```
 //! A flow that is opened by the old programs after its map was copied, and whose next packet meets the new ones, would
 //! be nobody's: so none is opened between the last copy and the swap. Who tries meanwhile loses a packet and sends it
-//! again. The hold ends by itself after two seconds, whatever becomes of us.
+//! again. The hold ends by itself, whatever becomes of us: after two seconds while programs have one set of maps, after
+//! ten once some may have the other.
 
 mod before;
 pub(crate) mod layouts;
@@ -119,19 +120,27 @@ impl Migration {
     pub(crate) fn copied(mut self) -> Result<Self> {
         self.pairs.iter_mut().try_for_each(Pair::copy)?;
         // Programs from before there was a hold open flows to the last moment; those few are lost.
-        if let Some(hold) = &self.hold {
-            let until = now()?.wrapping_add(ticks_of_seconds(2));
-            hold.put(&0_u32.to_ne_bytes(), &until.to_ne_bytes())?;
-            std::thread::sleep(UNDER_WAY);
-        }
+        self.hold(2)?;
+        std::thread::sleep(UNDER_WAY);
         let mut flows = self.pairs.iter_mut().filter(|pair| pair.kind == Kind::Flows);
         flows.try_for_each(Pair::settle)?;
         Ok(self)
     }
 
+    /// Before programs get the other maps, some of them first: should we die then, the next agent has time to go on.
+    pub(crate) fn begin_swap(&self) -> Result<()> {
+        self.hold(10)
+    }
+
+    fn hold(&self, seconds: u32) -> Result<()> {
+        let Some(hold) = &self.hold else { return Ok(()) };
+        let until = now()?.wrapping_add(ticks_of_seconds(seconds));
+        hold.put(&0_u32.to_ne_bytes(), &until.to_ne_bytes())
+    }
+
     /// Lets the old programs open flows again, as nothing came of it.
     pub(crate) fn release(&mut self) -> Result<()> {
-        self.hold.take().map_or(Ok(()), |hold| hold.put(&0_u32.to_ne_bytes(), &0_u32.to_ne_bytes()))
+        self.hold.take().map_or(Ok(()), |hold| release(&hold))
     }
 
     /// After the swap: copies what was added to memories until then.
@@ -142,6 +151,11 @@ impl Migration {
             self.pairs.iter_mut().filter(|pair| matches!(pair.kind, Kind::Sockets | Kind::Memory));
         memories.try_for_each(Pair::catch_up)
     }
+}
+
+/// Lets programs open flows.
+pub(crate) fn release(hold: &RawMap) -> Result<()> {
+    hold.put(&0_u32.to_ne_bytes(), &0_u32.to_ne_bytes())
 }
 
 impl Drop for Migration {

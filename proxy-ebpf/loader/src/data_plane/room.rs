@@ -62,6 +62,7 @@ impl DataPlane {
             names.iter().map(|name| (*name, maps.join(name), maps.join(format!("{name}{NEXT}")))).collect();
         let pairs = paths.iter().map(|(name, from, to)| (*name, from.as_path(), to.as_path()));
         let mut migration = Migration::begin(pairs, &maps, &Chain::none())?.copied()?;
+        migration.begin_swap()?;
         // From here on the larger maps are the true ones, whatever happens.
         names.iter().try_for_each(|name| self.pins.exchange(name))?;
         let swapped = self.swap(&mut fresh);

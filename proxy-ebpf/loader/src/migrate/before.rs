@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::MapData;
 
-use super::Migration;
 use super::layouts::Chain;
+use super::{HOLD, Migration, release};
 use crate::error::{Error, Result};
 use crate::pins::{OLD, Pins};
 use crate::programs::PINNED_MAPS;
@@ -85,6 +85,7 @@ impl Before {
             let pairs = paths.iter().map(|(name, from, to)| (*name, from.as_path(), to.as_path()));
             carried.push(Migration::begin(pairs, folder, chain)?.copied()?);
         }
+        carried.iter().try_for_each(Migration::begin_swap)?;
         self.maps = pins.publish(&self.maps)?;
         Ok(carried)
     }
@@ -104,6 +105,10 @@ impl Before {
         for mut migration in carried {
             migration.release()?;
             migration.catch_up()?;
+        }
+        // Who died may have left a hold.
+        if let Some(hold) = RawMap::open(&self.maps.join(HOLD))? {
+            release(&hold)?;
         }
         for (folder, names) in &self.interrupted {
             // In a folder of an earlier layout they go with it.

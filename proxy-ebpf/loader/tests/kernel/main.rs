@@ -3,6 +3,7 @@
 //! Skipped, loudly, without root; with `SKEP_TEST_REQUIRE_ALL=1` that is a failure.
 
 mod bench;
+mod crash;
 mod errors;
 mod exchange;
 mod full;

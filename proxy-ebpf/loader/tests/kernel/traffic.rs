@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::inside;
 
-/// A refused first packet is sent again after a second.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A refused first packet is sent again after a second, then after two, four and eight.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A connection with its server's first answer.
 pub(crate) struct Kept {

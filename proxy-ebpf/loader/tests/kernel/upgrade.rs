@@ -156,23 +156,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Connections that the programs of layout 1 translated go on, packet by packet and by socket, when this build takes
-/// over; what it then knows of them is right.
-#[test]
-fn an_upgrade_from_layout_1_loses_nothing() {
-    if !possible("an_upgrade_from_layout_1_loses_nothing") {
-        return;
-    }
-    let net = Net::new("layout");
-    serve(&net.pod(5), "10.244.9.5:8080", "pod5");
-    serve(&net.pod(6), "10.244.9.6:8080", "pod6");
-    net.place.serve("192.0.2.1:9090", "host");
-    let services = net.plane.services();
-    put_service(services, 1, "192.0.2.1:30080", TCP, &["10.244.9.5:8080", "10.244.9.6:8080"], 0);
-    put_service(services, 2, "192.0.2.1:30053", UDP, &["10.244.9.5:8080"], 0);
-    put_service(services, 3, "10.96.9.9:80", TCP, &["192.0.2.1:9090"], 0);
-    put_service(services, 4, "10.96.9.9:53", UDP, &["192.0.2.1:9090"], 0);
-    let tables: Tables = services.read().expect("tables");
+/// Makes what this build has loaded what a build with layout 1 would have left.
+pub(crate) fn be_layout_1(net: &Net) -> Ebpf {
     let old = std::thread::scope(|scope| {
         let loading = scope.spawn(|| {
             net.enter();
@@ -191,6 +176,27 @@ fn an_upgrade_from_layout_1_loses_nothing() {
         loading.join().expect("the old programs load")
     });
     write_as_then(&net.place);
+    old
+}
+
+/// Connections that the programs of layout 1 translated go on, packet by packet and by socket, when this build takes
+/// over; what it then knows of them is right.
+#[test]
+fn an_upgrade_from_layout_1_loses_nothing() {
+    if !possible("an_upgrade_from_layout_1_loses_nothing") {
+        return;
+    }
+    let net = Net::new("layout");
+    serve(&net.pod(5), "10.244.9.5:8080", "pod5");
+    serve(&net.pod(6), "10.244.9.6:8080", "pod6");
+    net.place.serve("192.0.2.1:9090", "host");
+    let services = net.plane.services();
+    put_service(services, 1, "192.0.2.1:30080", TCP, &["10.244.9.5:8080", "10.244.9.6:8080"], 0);
+    put_service(services, 2, "192.0.2.1:30053", UDP, &["10.244.9.5:8080"], 0);
+    put_service(services, 3, "10.96.9.9:80", TCP, &["192.0.2.1:9090"], 0);
+    put_service(services, 4, "10.96.9.9:53", UDP, &["192.0.2.1:9090"], 0);
+    let tables: Tables = services.read().expect("tables");
+    let old = be_layout_1(&net);
     let old_programs = programs(&net.place);
 
     let mut client = net.place.client();
