@@ -153,6 +153,9 @@ pub(crate) fn address(plane: &Plane) -> Result<SocketAddr> {
         Some(ip) => ip,
         None => host::address().context("say which address to use: --advertise-address")?,
     };
+    if ip.is_loopback() {
+        tracing::warn!(%ip, "pods do not reach this server: the kubernetes service gets no endpoints");
+    }
     Ok(SocketAddr::new(ip, plane.secure_port))
 }
 

@@ -1,6 +1,7 @@
 //! The endpoints of the `kubernetes` service: every API server that is there. Each keeps a key in the
 //! store that lives by a lease; each writes the endpoints of all whose key is there. One that dies
-//! disappears when its lease ends, one that stops takes itself out.
+//! disappears when its lease ends, one that stops takes itself out. One at a loopback address is not
+//! listed: nobody in the cluster reaches it there, and endpoints may not have such addresses.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -76,7 +77,8 @@ impl Announcement {
 
     /// Writes the endpoints of all servers, where they are others.
     async fn reconcile(&self, registry: &Registry) -> Result<(), ApiError> {
-        let members = registry.members().await?;
+        let mut members = registry.members().await?;
+        members.retain(|ip| !ip.is_loopback());
         if members.is_empty() {
             // The last one keeps its place: clients that come back find it there.
             return Ok(());
