@@ -103,6 +103,12 @@ pub(crate) fn run() -> Result<()> {
     let [_, arguments @ ..] = words.as_slice() else { bail!("skep token create says {line:?}") };
     machine.start(arguments)?;
     ready(&cluster, 60).with_context(|| std::fs::read_to_string(machine.log()).unwrap_or_default())?;
+    eventually("both nodes take pods", 30, || {
+        let nodes = cluster.kubectl("get nodes -o jsonpath={.items[*].metadata.name}")?;
+        let kept_off =
+            cluster.kubectl("get nodes -o jsonpath={.items[*].spec.taints}{.items[*].spec.unschedulable}")?;
+        if nodes == "node-1 node-2" && kept_off.is_empty() { Ok(()) } else { bail!("{nodes}: {kept_off}") }
+    })?;
     pods_answer_across(&cluster)?;
     // The certificates are its own now: no token is needed any more. Meanwhile the first node's DNS answers.
     dns_is_handed_over(&cluster, &mut machine)?;

@@ -11,6 +11,7 @@ mod helm;
 mod join;
 mod kubectls;
 mod names;
+mod pods;
 mod purge;
 mod readme;
 mod tools;
@@ -37,6 +38,7 @@ fn the_readme_says_what_works() {
     tools::privileged(readme::run);
 }
 
+/// Holds AR-01.
 #[test]
 fn a_second_machine_joins_with_a_token() {
     tools::privileged(join::run);
@@ -47,4 +49,11 @@ fn a_second_machine_joins_with_a_token() {
 #[test]
 fn names_are_found_by_pods_whatever_comes_and_goes() {
     tools::privileged(names::run);
+}
+
+/// Holds AP-45, AP-50, AU-06, AU-07, CL-01, CL-17.
+/// Holds ST-06, ST-15, ST-25, ST-26, ST-47, ST-55, ST-65, ST-66, ST-67, ST-74.
+#[test]
+fn pods_see_what_they_are_given() {
+    tools::privileged(pods::run);
 }

@@ -1,9 +1,9 @@
 //! Which test holds which behaviour: of Kubernetes' conformance list, and of kube-proxy.
 //!
 //! `tests/conformance/checklist.txt` and `tests/scenarios/checklist.txt` name the behaviours. A test claims those it
-//! holds in its doc comment, by a line `/// Holds AM-33, AM-34.`, a scenario by its list `holds`; the tables in the
-//! `README.md` beside the lists are made from these lines, and `cargo xtask tidy` fails when one is not current or a
-//! claim names no behaviour.
+//! holds in its doc comment, by a line `/// Holds AM-33, AM-34.`, a scenario or a file of pods by its list `holds`; the
+//! tables in the `README.md` beside the lists are made from these lines, and `cargo xtask tidy` fails when one is not
+//! current or a claim names no behaviour.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -58,7 +58,7 @@ fn is_id(word: &str) -> bool {
     word.len() - number.len() == 2 && number.strip_prefix('-').is_some_and(|n| n.parse::<u16>().is_ok())
 }
 
-/// The claims of a scenario: its list `holds`, on one line.
+/// The claims of a scenario or a file of pods: its list `holds`, on one line.
 fn scenario_claims(text: &str) -> Vec<String> {
     let lists =
         text.lines().filter_map(|line| line.strip_prefix("holds: [")?.split_once(']').map(|(list, _)| list));
@@ -105,10 +105,12 @@ fn holders() -> Result<BTreeMap<String, Vec<String>>> {
             found.entry(id).or_default().push(format!("[{name}](../../{place})"));
         }
     }
-    for file in tidy::tracked("tests/scenarios/*.yaml")? {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        for id in scenario_claims(&fs::read_to_string(&file)?) {
-            found.entry(id).or_default().push(format!("[{name}](../../tests/scenarios/{name})"));
+    for folder in ["tests/scenarios", "tests/pods"] {
+        for file in tidy::tracked(&format!("{folder}/*.yaml"))? {
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            for id in scenario_claims(&fs::read_to_string(&file)?) {
+                found.entry(id).or_default().push(format!("[{name}](../../{folder}/{name})"));
+            }
         }
     }
     Ok(found)

@@ -30,7 +30,7 @@ pub fn compute(pod: &Pod, stage: &Stage, seen: &Observed, host_ips: &[IpAddr], n
     let terminal = view::is_terminal(pod);
     let phase = if terminal { old.phase.clone().unwrap_or_default() } else { phase(pod, stage, seen) };
     let finished = matches!(phase.as_str(), "Succeeded" | "Failed");
-    let sets = containers::statuses(pod, stage, seen);
+    let sets = containers::statuses(pod, seen);
 
     let initialized = finished_well(&phase) || containers::initialized(pod, seen);
     let unready: Vec<String> = sets.main.iter().filter(|s| !s.ready).map(|s| s.name.clone()).collect();

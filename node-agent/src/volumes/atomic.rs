@@ -33,8 +33,8 @@ pub(super) fn write(folder: &Path, files: &Files, group: Option<u32>) -> io::Res
         // The group of the pod may read what is otherwise its owner's.
         let mode = if group.is_some() { file.mode | (file.mode & 0o400) >> 3 } else { file.mode };
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
-        if group.is_some() {
-            chown(&path, None, group)?;
+        if group.is_some() || file.owner.is_some() {
+            chown(&path, file.owner, group)?;
         }
     }
     let next = folder.join(NEXT);
@@ -109,7 +109,9 @@ mod tests {
 
     fn files(of: &[(&str, &str)]) -> Files {
         of.iter()
-            .map(|(path, text)| ((*path).to_owned(), File { bytes: text.as_bytes().to_vec(), mode: 0o640 }))
+            .map(|(path, text)| {
+                ((*path).to_owned(), File { bytes: text.as_bytes().to_vec(), mode: 0o640, owner: None })
+            })
             .collect()
     }
 

@@ -14,6 +14,8 @@ pub(super) const DEFAULT_MODE: u32 = 0o644;
 pub(super) struct File {
     pub(super) bytes: Vec<u8>,
     pub(super) mode: u32,
+    /// The user it belongs to; root without one.
+    pub(super) owner: Option<u32>,
 }
 
 /// Files by their path in the volume.
@@ -45,7 +47,7 @@ pub(super) fn project(
     let Some(items) = items.filter(|items| !items.is_empty()) else {
         for (key, bytes) in data {
             check_path(volume, key)?;
-            files.insert(key.clone(), File { bytes: bytes.clone(), mode: default_mode });
+            files.insert(key.clone(), File { bytes: bytes.clone(), mode: default_mode, owner: None });
         }
         return Ok(files);
     };
@@ -54,7 +56,7 @@ pub(super) fn project(
         match data.get(&item.key) {
             Some(bytes) => {
                 let mode = mode(item.mode, default_mode);
-                files.insert(item.path.clone(), File { bytes: bytes.clone(), mode });
+                files.insert(item.path.clone(), File { bytes: bytes.clone(), mode, owner: None });
             }
             None if optional => {}
             None => return Err(Error::MissingKey { volume: volume.to_owned(), key: item.key.clone() }),

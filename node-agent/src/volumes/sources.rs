@@ -9,7 +9,7 @@ use skep_agent_core::fields::{field_ref, resource_ref};
 use skep_client::Kind;
 
 use super::payload::{DEFAULT_MODE, File, Files, check_path, mode, project};
-use super::{Error, Volumes};
+use super::{Error, Volumes, token};
 
 /// Does the API hold what this volume is made of?
 pub(super) fn is_from_api(volume: &Volume) -> bool {
@@ -102,8 +102,10 @@ impl Source<'_> {
                 (None, None) => Ok(String::new()),
             };
             let text = text.map_err(|source| Error::Field { volume: self.volume.to_owned(), source })?;
-            files
-                .insert(item.path.clone(), File { bytes: text.into_bytes(), mode: mode(item.mode, default) });
+            files.insert(
+                item.path.clone(),
+                File { bytes: text.into_bytes(), mode: mode(item.mode, default), owner: None },
+            );
         }
         Ok(files)
     }
@@ -124,7 +126,7 @@ impl Source<'_> {
             if let Some(own) = &source.service_account_token {
                 check_path(self.volume, &own.path)?;
                 let token = self.volumes.tokens.get(self.pod, own).await.map_err(|error| self.api(error))?;
-                files.insert(own.path.clone(), File { bytes: token.into_bytes(), mode: default });
+                files.insert(own.path.clone(), token::file(self.pod, token, default));
             }
             if source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some() {
                 return Err(Error::Unsupported(self.volume.to_owned()));

@@ -10,7 +10,6 @@ use k8s_openapi::{
 
 use crate::{
     observed::{self, Attempt, Observed, Run},
-    state::Stage,
     view,
 };
 
@@ -24,10 +23,9 @@ pub(super) struct Sets {
 /// Where the id of a container comes from.
 const SCHEME: &str = "containerd://";
 
-pub(super) fn statuses(pod: &Pod, stage: &Stage, seen: &Observed) -> Sets {
-    let initializing = matches!(stage, Stage::Preparing | Stage::Initializing);
-    let has_inits = !view::init_containers(pod).is_empty();
-    let waiting = if initializing && has_inits { "PodInitializing" } else { "ContainerCreating" };
+pub(super) fn statuses(pod: &Pod, seen: &Observed) -> Sets {
+    // Also when they are done or have failed: what did not begin still waits for them, as upstream says it.
+    let waiting = if view::init_containers(pod).is_empty() { "ContainerCreating" } else { "PodInitializing" };
     let old = pod.status.as_ref();
     let list =
         |containers: &[Container], waiting: &str, kind: Kind, before: Option<&Vec<ContainerStatus>>| {
