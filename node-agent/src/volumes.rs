@@ -156,12 +156,7 @@ impl Volumes {
         }
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let place = self.folder(uid).join(&volume.name);
-        let group = pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.security_context.as_ref())
-            .and_then(|context| context.fs_group)
-            .and_then(|group| u32::try_from(group).ok());
+        let group = group(pod);
         if let Some(source) = &volume.empty_dir {
             empty_dir(&place, source, group)?;
             return Ok(place);
@@ -171,6 +166,12 @@ impl Volumes {
         atomic::write(&place, &files, group).map_err(Error::io(&place))?;
         Ok(place)
     }
+}
+
+/// The group that a pod's files are for (`fsGroup`).
+fn group(pod: &Pod) -> Option<u32> {
+    let context = pod.spec.as_ref()?.security_context.as_ref()?;
+    u32::try_from(context.fs_group?).ok()
 }
 
 fn empty_dir(place: &Path, source: &EmptyDirVolumeSource, group: Option<u32>) -> Result<(), Error> {

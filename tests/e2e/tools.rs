@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::env;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+pub(crate) use skep_tests::{eventually, read};
 
 /// Runs a privileged test; without the means it is skipped loudly, or fails where nothing may be skipped.
 pub(crate) fn privileged(test: impl FnOnce() -> Result<()>) {
@@ -69,16 +68,6 @@ pub(crate) fn images() -> PathBuf {
     target().join("images")
 }
 
-/// Runs a command to its end; its standard output. A failure shows everything it said.
-pub(crate) fn read(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {command:?}"))?;
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if !output.status.success() {
-        bail!("{command:?}: {}\n{out}{err}", output.status);
-    }
-    Ok(out.trim_end().to_owned())
-}
-
 /// Runs a command that must fail; what it said on standard error.
 pub(crate) fn read_failure(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {command:?}"))?;
@@ -86,28 +75,6 @@ pub(crate) fn read_failure(command: &mut Command) -> Result<String> {
         bail!("{command:?} succeeded, it must not:\n{}", String::from_utf8_lossy(&output.stdout));
     }
     Ok(String::from_utf8_lossy(&output.stderr).trim_end().to_owned())
-}
-
-/// Tries again until it works; after `seconds` the last error is returned. Returns how long it took.
-pub(crate) fn eventually(
-    what: &str,
-    seconds: u64,
-    mut attempt: impl FnMut() -> Result<()>,
-) -> Result<Duration> {
-    let began = Instant::now();
-    loop {
-        match attempt() {
-            Ok(()) => {
-                let took = began.elapsed();
-                eprintln!("  ok: {what} ({:.2} s)", took.as_secs_f64());
-                return Ok(took);
-            }
-            Err(error) if began.elapsed() > Duration::from_secs(seconds) => {
-                return Err(error.context(format!("{what}: not within {seconds} s")));
-            }
-            Err(_) => sleep(Duration::from_millis(50)),
-        }
-    }
 }
 
 /// An error unless `text` has `part`.

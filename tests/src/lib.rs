@@ -15,6 +15,7 @@ mod privilege;
 mod reaper;
 mod registry;
 mod segment;
+mod steps;
 mod tool;
 
 pub use netbox::NetBox;
@@ -22,4 +23,5 @@ pub use privilege::{have_privileges, may_skip, require};
 pub use reaper::reap;
 pub use registry::Registry;
 pub use segment::Segment;
+pub use steps::{eventually, read};
 pub use tool::{ip, output, succeed};

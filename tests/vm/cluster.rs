@@ -9,12 +9,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use skep_tests::{NetBox, Registry, Segment};
+use skep_tests::{NetBox, Registry, Segment, eventually, read};
 use skep_vm_guest::Request;
 
 use crate::lab::Lab;
@@ -267,36 +264,4 @@ impl Node {
 pub(crate) fn skep() -> Result<String> {
     let path = fs::canonicalize(target().join("debug/skep")).context("finding skep")?;
     Ok(path.to_str().context("a path that is no text")?.to_owned())
-}
-
-/// Runs a command to its end; its standard output. A failure shows everything it said.
-pub(crate) fn read(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {command:?}"))?;
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if !output.status.success() {
-        bail!("{command:?}: {}\n{out}{err}", output.status);
-    }
-    Ok(out.trim_end().to_owned())
-}
-
-/// Tries again until it works; after `seconds` the last error is returned. Returns how long it took.
-pub(crate) fn eventually(
-    what: &str,
-    seconds: u64,
-    mut attempt: impl FnMut() -> Result<()>,
-) -> Result<Duration> {
-    let began = Instant::now();
-    loop {
-        match attempt() {
-            Ok(()) => {
-                let took = began.elapsed();
-                println!("  ok: {what} ({:.1} s)", took.as_secs_f64());
-                return Ok(took);
-            }
-            Err(error) if began.elapsed() > Duration::from_secs(seconds) => {
-                return Err(error.context(format!("{what}: not within {seconds} s")));
-            }
-            Err(_) => sleep(Duration::from_millis(100)),
-        }
-    }
 }

@@ -4,8 +4,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use skep_tests::eventually;
 
-use crate::cluster::{Cluster, Place, eventually};
+use crate::cluster::{Cluster, Place};
 use crate::lab::Lab;
 use crate::two_nodes::{deploy, services_answer};
 

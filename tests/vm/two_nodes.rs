@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
+use skep_tests::eventually;
 
-use crate::cluster::{Cluster, Place, REGISTRY, eventually};
+use crate::cluster::{Cluster, Place, REGISTRY};
 use crate::lab::Lab;
 
 const PLACES: [Place; 2] = [Place::new("node-1", 0, 11), Place::new("node-2", 0, 12)];

@@ -90,29 +90,20 @@ impl Tokens {
 /// else may read it then but the pod's group (KEP-1205).
 pub(super) fn file(pod: &Pod, token: String, default_mode: u32) -> File {
     let owner = common_user(pod);
-    let grouped = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.security_context.as_ref())
-        .is_some_and(|context| context.fs_group.is_some());
-    let mode = if owner.is_some() || grouped { 0o600 } else { default_mode };
+    let mode = if owner.is_some() || super::group(pod).is_some() { 0o600 } else { default_mode };
     File { bytes: token.into_bytes(), mode, owner }
 }
 
 /// The user that all containers of a pod run as.
 fn common_user(pod: &Pod) -> Option<u32> {
     let spec = pod.spec.as_ref()?;
-    let of_pod = spec.security_context.as_ref().and_then(|context| context.run_as_user);
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let own = containers
-        .map(|container| container.security_context.as_ref().and_then(|context| context.run_as_user));
-    let own = own.chain(
-        spec.ephemeral_containers
-            .iter()
-            .flatten()
-            .map(|container| container.security_context.as_ref().and_then(|context| context.run_as_user)),
-    );
-    let mut users = own.map(|user| user.or(of_pod));
+    let ephemeral = spec.ephemeral_containers.iter().flatten();
+    let contexts = containers
+        .map(|container| &container.security_context)
+        .chain(ephemeral.map(|container| &container.security_context));
+    let of_pod = spec.security_context.as_ref().and_then(|context| context.run_as_user);
+    let mut users = contexts.map(|own| own.as_ref().and_then(|context| context.run_as_user).or(of_pod));
     let first = users.next()??;
     users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok())?
 }

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 
 use crate::cluster::Cluster;
-use crate::tools::{eventually, expect_in};
+use crate::tools::{eventually, expect_in, read};
 
 const NAMESPACE: &str = "replicas";
 
@@ -22,7 +22,7 @@ pub(super) fn run(cluster: &Cluster) -> Result<()> {
 fn each_answers_with_its_name(cluster: &Cluster, of: &str) -> Result<()> {
     eventually(&format!("the replicas of {of} answer with their names"), super::PATIENCE, || {
         let path = "{range .items[*]}{.metadata.name} {.status.podIP}{\"\\n\"}{end}";
-        let list = crate::tools::read(cluster.inside("kubectl").args([
+        let list = read(cluster.inside("kubectl").args([
             "get",
             "pods",
             "-n",

@@ -9,13 +9,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
-use skep_ebpf_abi::{TCP, UDP};
+use skep_ebpf_abi::TCP;
 use skep_ebpf_loader::{DataPlane, LAYOUT_FOLDER, LoadOptions};
 
 use crate::node_port::Net;
-use crate::support::{possible, put_service, serve};
+use crate::support::{possible, put_service};
 use crate::traffic::Traffic;
-use crate::upgrade::be_layout_1;
+use crate::upgrade::{be_layout_1, serving};
 
 const MAPS: [&str; 5] = ["frontends", "slots", "backends", "connected", "flows"];
 
@@ -100,14 +100,7 @@ fn kill_minus_nine_at_any_moment_loses_no_connection() {
     if !possible("kill_minus_nine_at_any_moment_loses_no_connection") {
         return;
     }
-    let net = Net::new("crash");
-    serve(&net.pod(5), "10.244.9.5:8080", "pod5");
-    serve(&net.pod(6), "10.244.9.6:8080", "pod6");
-    net.place.serve("192.0.2.1:9090", "host");
-    let services = net.plane.services();
-    put_service(services, 1, "192.0.2.1:30080", TCP, &["10.244.9.5:8080", "10.244.9.6:8080"], 0);
-    put_service(services, 2, "192.0.2.1:30053", UDP, &["10.244.9.5:8080"], 0);
-    put_service(services, 3, "10.96.9.9:80", TCP, &["192.0.2.1:9090"], 0);
+    let net = serving("crash");
     drop(be_layout_1(&net));
     let mut client = net.place.client();
     for number in 0..20 {

@@ -179,14 +179,9 @@ pub(crate) fn be_layout_1(net: &Net) -> Ebpf {
     old
 }
 
-/// Connections that the programs of layout 1 translated go on, packet by packet and by socket, when this build takes
-/// over; what it then knows of them is right.
-#[test]
-fn an_upgrade_from_layout_1_loses_nothing() {
-    if !possible("an_upgrade_from_layout_1_loses_nothing") {
-        return;
-    }
-    let net = Net::new("layout");
+/// A node with two pods and a process of its own, behind services at node ports and an address.
+pub(crate) fn serving(name: &str) -> Net {
+    let net = Net::new(name);
     serve(&net.pod(5), "10.244.9.5:8080", "pod5");
     serve(&net.pod(6), "10.244.9.6:8080", "pod6");
     net.place.serve("192.0.2.1:9090", "host");
@@ -194,6 +189,18 @@ fn an_upgrade_from_layout_1_loses_nothing() {
     put_service(services, 1, "192.0.2.1:30080", TCP, &["10.244.9.5:8080", "10.244.9.6:8080"], 0);
     put_service(services, 2, "192.0.2.1:30053", UDP, &["10.244.9.5:8080"], 0);
     put_service(services, 3, "10.96.9.9:80", TCP, &["192.0.2.1:9090"], 0);
+    net
+}
+
+/// Connections that the programs of layout 1 translated go on, packet by packet and by socket, when this build takes
+/// over; what it then knows of them is right.
+#[test]
+fn an_upgrade_from_layout_1_loses_nothing() {
+    if !possible("an_upgrade_from_layout_1_loses_nothing") {
+        return;
+    }
+    let net = serving("layout");
+    let services = net.plane.services();
     put_service(services, 4, "10.96.9.9:53", UDP, &["192.0.2.1:9090"], 0);
     let tables: Tables = services.read().expect("tables");
     let old = be_layout_1(&net);
